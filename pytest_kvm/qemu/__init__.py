@@ -1,0 +1,1 @@
+"""How QEMU is found, told and run."""

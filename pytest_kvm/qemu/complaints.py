@@ -1,0 +1,39 @@
+"""Understand QEMU's last words: which value it did not know, and which it would have."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pytest_kvm.errors import ConfigError, KvmError, LaunchError
+from pytest_kvm.qemu import binary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_kvm.qemu.binary import Qemu
+
+# What QEMU 7.2 to 11 say; the group is the value.
+_UNKNOWN = {
+    "machine": re.compile(r"unsupported machine type:?\s*'?([^'\n]+?)'?$", re.MULTILINE),
+    "cpu": re.compile(r"unable to find CPU model '([^']+)'"),
+    "device": re.compile(r"'([^']+)' is not a valid device model name"),
+}
+_STATUS_SECCOMP = 159  # 128 + SIGSYS
+
+
+def explain(argv: Sequence[str], exit_code: int | None, words: str, qemu: Qemu, cache: Path) -> KvmError:
+    """Make the error for a QEMU that ended before it answered, with the command as a note."""
+    for kind, pattern in _UNKNOWN.items():
+        if match := pattern.search(words):
+            try:
+                known = binary.capabilities(qemu, cache=cache)
+                binary.check_known(kind, match[1], known)  # type: ignore[arg-type]  # the keys above
+            except ConfigError as unknown:
+                return unknown
+    if exit_code == _STATUS_SECCOMP:
+        words += "\nits seccomp sandbox stopped it"
+    error = LaunchError(argv=argv, exit_code=exit_code, stderr=words)
+    error.add_note("The command was:\n" + " ".join(argv))
+    return error
