@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from base64 import b64decode, b64encode
 from contextlib import suppress
@@ -32,6 +33,7 @@ class GuestAgent:
 
         self._loop = loop
         self._client = QMPClient("guest-agent")
+        self._client.logger.setLevel(logging.CRITICAL)
         self._client.await_greeting = self._client.negotiate = False
         self._ready = self._closed = False
         loop.call(self._client.connect(sock), 10)

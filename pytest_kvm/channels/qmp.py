@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -27,6 +28,8 @@ class Qmp:
 
         self._loop, self._timeout = loop, timeout
         self._client = QMPClient("pytest-kvm")
+        # What goes wrong is raised here as an error of ours; the client's own log would repeat it.
+        self._client.logger.setLevel(logging.CRITICAL)
         self._listener = EventListener()
         self._history: list[Event] = []
         self._pending: list[Event] = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_kvm.config import options
 from pytest_kvm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CACHE_MODES = ("writeback", "none", "unsafe", "writethrough", "directsync")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
@@ -44,7 +47,7 @@ class Drive:
         if (self.file is None) == (self.size is None):
             raise ConfigError("drive: needs either a file or, for an empty disk, a size")
         if self.file is not None:
-            object.__setattr__(self, "file", Path(self.file))
+            object.__setattr__(self, "file", options.path(self.file, "drive: file"))
         if self.size is not None:
             size = options.canonical_size(self.size, "drive: size", default_unit="b")
             object.__setattr__(self, "size", size)
@@ -54,6 +57,8 @@ class Drive:
             options.refuse_unknown([self.cache], CACHE_MODES, "drive: cache")
         if self.bootindex is not None:
             object.__setattr__(self, "bootindex", options.number(self.bootindex, "drive: bootindex"))
+        for key in ("readonly", "overlay"):
+            object.__setattr__(self, key, options.boolean(getattr(self, key), f"drive: {key}"))
         check_id(self.id, "drive")
 
     @classmethod
@@ -66,9 +71,6 @@ class Drive:
         given = options.parse(text, implied="file")
         options.refuse_unknown(given, cls.__dataclass_fields__, where)
         values: dict[str, object] = {key: options.single(dict(given), key, where) for key in given}
-        for key in ("readonly", "overlay"):
-            if key in values:
-                values[key] = options.boolean(values[key], f"drive: {key}")
         return cls(**values)  # type: ignore[arg-type]  # each value is checked in __post_init__
 
 
@@ -94,6 +96,7 @@ class NetDev:
             raise ConfigError(f'netdev: mac "{self.mac}" is not an address; write 52:54:00:12:34:56')
         if not self.backend or "=" in self.backend:
             raise ConfigError(f'netdev: "{self.backend}" is no back end; write for example user,restrict=on')
+        object.__setattr__(self, "options", dict(self.options))
         check_id(self.id, "netdev")
 
     @classmethod
@@ -131,7 +134,7 @@ class Serial:
         if (self.backend == "file") != (self.path is not None):
             raise ConfigError(f'serial: a path goes with the back end "file", here is "{self.backend}"')
         if self.path is not None:
-            object.__setattr__(self, "path", Path(self.path))
+            object.__setattr__(self, "path", options.path(self.path, "serial: path"))
         check_id(self.id, "serial")
 
     @classmethod
@@ -170,6 +173,7 @@ class Numa:
         options.refuse_unknown([self.kind], ("node", "dist", "cpu", "hmat-lb", "hmat-cache"), "numa")
         if self.memory is not None:
             object.__setattr__(self, "memory", options.canonical_size(self.memory, "numa: memory"))
+        object.__setattr__(self, "options", dict(self.options))
 
     @classmethod
     def parse(cls, text: str) -> Numa:

@@ -47,7 +47,7 @@ class GuestConfig:
     :ivar devices: ``-device`` strings: ``"VGA"``, ``"usb-tablet,id=input0"``.
     :ivar extra_args: words added to the command line as they are.
     :ivar qemu: QEMU's program; ``None`` looks for ``qemu-system-ARCH``.
-    :ivar boot_timeout: seconds, before ``timeout_scale``, until the guest must be ready; ``None``: the image's.
+    :ivar boot_timeout: seconds, before ``timeout_scale``, until it must be ready; ``None``: the image's.
     :ivar timeout_scale: factor on every default timeout; ``None`` follows the accelerator.
 
     :raise ConfigError: for a value that cannot be right.
@@ -135,7 +135,10 @@ def _typed(kind: type[_T], parse: Callable[[str], _T]) -> Callable[[object], _T]
             value = {"file": value}
         if isinstance(value, Mapping):
             options.refuse_unknown(value, (f.name for f in fields(kind)), kind.__name__)  # type: ignore[arg-type]
-            return kind(**value)
+            try:
+                return kind(**value)
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ConfigError(f"{kind.__name__}: {dict(value)!r}: {error}") from error
         raise ConfigError(
             f"{kind.__name__.lower()}: {value!r} is neither a {kind.__name__} nor QEMU's string"
         )
@@ -145,7 +148,7 @@ def _typed(kind: type[_T], parse: Callable[[str], _T]) -> Callable[[object], _T]
 
 def _each(convert: Callable[[object], _T], name: str) -> Callable[[object], tuple[_T, ...]]:
     def convert_all(value: object) -> tuple[_T, ...]:
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             raise ConfigError(f"{name}: {value!r} is not a list; write {name}=[...]")
         return tuple(convert(item) for item in value)
 
@@ -163,9 +166,7 @@ def _text(name: str) -> Callable[[object], str]:
 
 def _path(name: str) -> Callable[[object], Path]:
     def convert(value: object) -> Path:
-        if not isinstance(value, str | Path) or not str(value):
-            raise ConfigError(f"{name}: {value!r} is not a path")
-        return Path(value)
+        return options.path(value, name)
 
     return convert
 
@@ -197,8 +198,9 @@ def _uuid(value: object) -> str:
 
 def _name(value: object) -> str:
     text = _text("name")(value)
-    if not text.strip() or "/" in text or text in {".", ".."}:
-        raise ConfigError(f'name: "{text}" cannot name a guest; use letters, digits and dashes')
+    # It becomes a directory's name, a host name, and a word of the kernel line.
+    if not text.isprintable() or not text or set(text) & set(" /") or text in {".", ".."}:
+        raise ConfigError(f"name: {text!r} cannot name a guest; use letters, digits and dashes")
     return text
 
 

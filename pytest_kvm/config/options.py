@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_kvm.errors import ConfigError, did_you_mean
@@ -10,7 +11,7 @@ from pytest_kvm.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[bkmgtpe]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)(?P<unit>[bkmgtpe]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 Options = dict[str, str | list[str]]
@@ -106,9 +107,20 @@ def number(value: object, where: str, *, least: int = 0) -> int:
     :raise ConfigError: when it is none, or below ``least``.
     """
     text = str(value).strip()
-    if isinstance(value, bool) or not text.isascii() or not text.isdecimal() or int(text) < least:
+    digits = text.isascii() and text.isdecimal() and len(text) < 19
+    if isinstance(value, bool) or not digits or int(text) < least:
         raise ConfigError(f'{where}: "{value}" is not a whole number of {least} or more')
     return int(text)
+
+
+def path(value: object, where: str) -> Path:
+    """Read the name of a file.
+
+    :raise ConfigError: when it is no text, empty, or cannot name a file.
+    """
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ConfigError(f"{where}: {value!r} is not a path")
+    return Path(value)
 
 
 def boolean(value: object, where: str) -> bool:
@@ -135,7 +147,8 @@ def size_in_bytes(value: object, where: str, *, default_unit: str = "m") -> int:
     if match is None:
         raise ConfigError(f'{where}: "{value}" is not a size; write for example 512M or 2G')
     unit = (match["unit"] or default_unit).lower()
-    result = int(float(match["number"]) * (1 << _UNITS[unit]))
+    number_, shift = match["number"], _UNITS[unit]
+    result = int(float(number_) * (1 << shift)) if "." in number_ else int(number_) << shift
     if result <= 0:
         raise ConfigError(f'{where}: "{value}" is no room at all; write for example 512M or 2G')
     return result

@@ -54,8 +54,12 @@ class Image:
 class ImageSource(Protocol):
     """What the entry-point group ``pytest_kvm.images`` holds besides plain :class:`Image` objects."""
 
-    name: str
-    description: str
+    @property
+    def description(self) -> str:
+        """One line for ``pytest-kvm image list``."""
+
+    def directory(self, cache: Path) -> Path:
+        """Return where it is built; another place once it would be built differently."""
 
     def image(self, cache: Path, say: Say) -> Image:
         """Return the image, building it under ``cache`` first if need be.

@@ -67,6 +67,7 @@ _FILES = {
     "etc/passwd": "root::0:0:root:/root:/bin/sh\n",
     "etc/group": "root:x:0:\n",
     "etc/shells": "/bin/sh\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\n",
     "etc/os-release": 'ID=tiny\nNAME="tiny"\nPRETTY_NAME="pytest-kvm tiny"\n',
 }
 

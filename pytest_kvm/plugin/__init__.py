@@ -52,12 +52,18 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the consoles to a failure, and keep this package's own frames out of it."""
+    """Attach the consoles to a failure, and let an error of ours speak for itself."""
     excinfo = call.excinfo
-    if excinfo is not None and not excinfo.errisinstance(pytest.skip.Exception):
-        report.add_console_sections(item, call.when)
-        report.hide_own_frames(excinfo)
-    return (yield)
+    if excinfo is None or excinfo.errisinstance(pytest.skip.Exception):
+        return (yield)
+    report.add_console_sections(item, call.when)
+    if not report.is_ours(excinfo.value) or item.config.getoption("fulltrace"):
+        return (yield)
+    with report.to_the_point(call):
+        made = yield
+        if call.when != "call":
+            made.longrepr = report.words_only(excinfo.value)
+        return made
 
 
 def pytest_exception_interact(node: Any, call: pytest.CallInfo[Any]) -> None:

@@ -24,6 +24,9 @@ def hidden_fixture(dimension: str) -> str:
     return f"_kvm_{dimension}_option"
 
 
+_GUESTS = {"guest_config", *map(hidden_fixture, DIMENSIONS), *(f"kvm_{name}" for name in DIMENSIONS)}
+
+
 def marker_fields(node: pytest.Item) -> dict[str, Any]:
     """Merge a test's ``kvm`` markers: the function's go before the class's, and those before the module's."""
     merged: dict[str, Any] = {}
@@ -35,6 +38,8 @@ def marker_fields(node: pytest.Item) -> dict[str, Any]:
 
 def generate(metafunc: pytest.Metafunc) -> None:
     """Parametrize a test over every dimension that has several values and that it does not pin."""
+    if _GUESTS.isdisjoint(metafunc.fixturenames):
+        return  # most tests of most suites: they shall cost nothing
     pinned = _checked_marker(metafunc.definition)
     _check_parameters(metafunc.definition)
     for dimension in DIMENSIONS:

@@ -92,7 +92,7 @@ def tally(config: pytest.Config) -> Tally:
 
 def artifacts_base(config: pytest.Config) -> Path:
     """Return the directory that holds all tests' artifacts."""
-    return config.rootpath / setting(config, "artifacts")
+    return config.rootpath / str(setting(config, "artifacts"))
 
 
 def artifacts_of(config: pytest.Config, nodeid: str) -> Path:

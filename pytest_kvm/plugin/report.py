@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,8 @@ from pytest_kvm.plugin.options import setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from _pytest._code.code import TerminalRepr
 
     from pytest_kvm import Guest
 
@@ -72,11 +76,46 @@ def add_console_sections(item: pytest.Item, when: str) -> None:
             item.add_report_section(when, f"serial console ({guest.name})", tail)
 
 
-def hide_own_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-    """Leave out of the traceback what lies inside this package: the message says what is to be said."""
-    outside = excinfo.traceback.filter(lambda entry: _PACKAGE not in Path(entry.path).parents)
-    if outside:
-        excinfo.traceback = outside
+def is_ours(error: BaseException) -> bool:
+    """Tell whether an error is one of this package's."""
+    from pytest_kvm.errors import KvmError
+
+    return isinstance(error, KvmError)
+
+
+@contextmanager
+def to_the_point(call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Have a report made that shows the test's own lines and what the error says, not how it was found out."""
+    excinfo = call.excinfo
+    assert excinfo is not None
+    value, before = excinfo.value, excinfo.value.__traceback__
+    kept = value.__cause__, value.__context__, value.__suppress_context__
+    value.__cause__ = None
+    value.__suppress_context__ = True
+    call.excinfo = pytest.ExceptionInfo.from_exception(value.with_traceback(_outside_package(before)))
+    try:
+        yield
+    finally:
+        value.__cause__, value.__context__, value.__suppress_context__ = kept
+        value.__traceback__ = before
+        call.excinfo = excinfo
+
+
+def words_only(error: BaseException) -> TerminalRepr:
+    """Represent an error of a fixture by what it says; all frames would be pytest's and ours."""
+    text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    try:
+        pytest.fail(text, pytrace=False)
+    except pytest.fail.Exception as failure:
+        return pytest.ExceptionInfo.from_exception(failure).getrepr(style="value")
+
+
+def _outside_package(traceback: TracebackType | None) -> TracebackType | None:
+    """Copy a traceback without the frames of this package and of what they called."""
+    if traceback is None or _PACKAGE in Path(traceback.tb_frame.f_code.co_filename).parents:
+        return None
+    rest = _outside_package(traceback.tb_next)
+    return TracebackType(rest, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
 
 
 def show_consoles(items: Sequence[pytest.Item], write: pytest.TerminalReporter) -> None:

@@ -240,7 +240,7 @@ def netdev_args(netdev: NetDev) -> list[str]:
     """``-netdev`` for the host's side, ``-device`` for the card."""
     backend = options.join(netdev.backend, {"id": netdev.id, **netdev.options})
     card = {"netdev": netdev.id, "id": f"{netdev.id}-device", "mac": netdev.mac}
-    if netdev.device.startswith(("virtio-net", "e1000", "rtl8139")):
+    if netdev.device.startswith(("virtio-net-pci", "e1000", "rtl8139")):
         card["romfile"] = ""  # no network boot unless asked for: it costs seconds
     return ["-netdev", backend, "-device", options.join(netdev.device, card)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_kvm.errors import ConfigError, KvmError, LaunchError
@@ -35,5 +36,5 @@ def explain(argv: Sequence[str], exit_code: int | None, words: str, qemu: Qemu, 
     if exit_code == _STATUS_SECCOMP:
         words += "\nits seccomp sandbox stopped it"
     error = LaunchError(argv=argv, exit_code=exit_code, stderr=words)
-    error.add_note("The command was:\n" + " ".join(argv))
+    error.add_note("The command was:\n" + shlex.join(argv))
     return error
