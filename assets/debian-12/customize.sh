@@ -1,5 +1,5 @@
 # Turns the installed packages into a cloud image. Runs inside the new tree, as its root.
-# /tmp/efi holds, unpacked, the boot loader and the tools that make its partition; /tmp/esp.img comes out.
+# /tmp/efi holds, unpacked, the boot loader and the tools that make its partition; /esp.img comes out.
 set -eux
 
 root=LABEL=debian-12 # assemble.sh gives the file system this name
@@ -39,10 +39,10 @@ cat > /tmp/grub.cfg <<-END
 	configfile \$prefix/grub.cfg
 	END
 efi=/tmp/efi
-truncate --size=16M /tmp/esp.img
-$efi/sbin/mkfs.vfat -n EFI /tmp/esp.img
-$efi/usr/bin/mmd -i /tmp/esp.img ::EFI ::EFI/BOOT ::EFI/debian
-put() { $efi/usr/bin/mcopy -i /tmp/esp.img "$1" "::EFI/$2"; }
+truncate --size=16M /esp.img
+$efi/sbin/mkfs.vfat -n EFI /esp.img
+$efi/usr/bin/mmd -i /esp.img ::EFI ::EFI/BOOT ::EFI/debian
+put() { $efi/usr/bin/mcopy -i /esp.img "$1" "::EFI/$2"; }
 put $efi/usr/lib/shim/shimx64.efi.signed BOOT/BOOTX64.EFI
 put $efi/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed BOOT/grubx64.efi
 put /tmp/grub.cfg debian/grub.cfg

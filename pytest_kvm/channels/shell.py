@@ -63,6 +63,8 @@ class PortShell:
         header = b"%d %d\n" % (script.count(b"\n") + 1, len(input))
         deadline = time.monotonic() + timeout
         with self._turn:
+            if self._gone:
+                raise ConnectionError("the guest is gone")
             if self._busy:
                 raise CommandTimeout("an earlier command hangs in the guest and could not be killed")
             self._busy, self._status, self._killed = True, None, False
@@ -76,6 +78,9 @@ class PortShell:
                 ended = self._wait(lambda: self._status is not None, deadline - time.monotonic())
             except TimeoutError:
                 ended = False
+            except ConnectionError:
+                self._gone = True
+                raise
             if not ended:
                 self._kill(command, timeout)
             self._busy = False
@@ -110,7 +115,7 @@ class PortShell:
     def _wait(self, condition: Callable[[], bool], timeout: float) -> bool:
         with self._arrived:
             held = self._arrived.wait_for(lambda: condition() or self._gone, max(0.0, timeout))
-            if self._gone:
+            if self._gone and not condition():
                 raise ConnectionError("the guest is gone")
             return held
 

@@ -12,7 +12,7 @@ display.
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import os
 import platform
 import re
@@ -21,11 +21,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_kvm.errors import HostError, ImageError, describe_exit
+from pytest_kvm.images.cache import asset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_kvm.images.image import Say
 
 SUITE = "bookworm"
 DISK_MIB = 4096
@@ -88,19 +94,28 @@ EXCLUDED = (
 INCLUDED = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-NEEDED = {"mmdebstrap": "mmdebstrap", "apt-get": "apt", "tar": "tar", "qemu-img": "qemu-utils"}
+NEEDED = {
+    "mmdebstrap": "mmdebstrap",
+    "apt-get": "apt",
+    "tar": "tar",
+    "unshare": "util-linux",
+    "qemu-img": "qemu-utils",
+}
 """Host programs, and the Debian packages they come from."""
 
-AS_ROOT = ("unshare", "--map-root-user", "--map-auto", "--")
-"""How a user becomes root of a namespace that has all the owners a file system needs."""
 
+_AS_ROOT = ("unshare", "--map-root-user", "--map-auto", "--")
+"""How a user becomes root of a namespace that has all the owners a file system needs."""
+_MIRROR = "$(RELEASE) $(COMPONENT) $(REPO_URI) $(ORIGIN)"
+"""What ``apt-get indextargets`` is to print of each package list that the host uses."""
+_TRANSPORT = re.compile(r"Acquire::(https?::|Check-|Retries|ForceIPv)")
 _LAST_WORDS = 5
 _GRACE = 30.0
 """Seconds that mmdebstrap gets to unmount and remove what it has begun."""
 
 
-def build(target: Path, say: Callable[[str], None]) -> None:
-    """Build the image from packages: a minute or two, some 200 MB to download, 2 GB beside the target.
+def build(target: Path, say: Say) -> None:
+    """Build the image from packages: a minute or two, some 200 MB to download, 2 GB of room while it lasts.
 
     :param target: the qcow2 file; it appears when it is complete, or not at all.
     :param say: gets one line for each step.
@@ -110,16 +125,17 @@ def build(target: Path, say: Callable[[str], None]) -> None:
     check_host()
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        say("installing Debian 12 packages")
-        _run(_mmdebstrap(work), work)
+        say("installing the packages of Debian 12")
+        _run("mmdebstrap", _mmdebstrap(work), work)
         say("making the disk")
-        _run([*_as_root(), "sh", str(_asset("assemble.sh")), str(DISK_MIB)], work)
+        _run("assemble.sh", [*_as_root(), "sh", str(_script("assemble.sh")), str(DISK_MIB)], work)
         say("writing the image")
-        _run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2"], work)
+        # Not compressed: a third of the size, but every guest would unpack again what it reads
+        _run("qemu-img", ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2"], work)
         (work / "disk.qcow2").replace(target)
     finally:
         # As the root that wrote it: a user may not remove the files of its namespace's other owners
-        subprocess.run([*_as_root(), "rm", "-rf", "--", str(work)], check=False)
+        subprocess.run([*_as_root(), "rm", "-rf", "--one-file-system", "--", str(work)], check=False)
 
 
 def check_host() -> None:
@@ -129,18 +145,18 @@ def check_host() -> None:
     """
     missing = [program for program in NEEDED if not shutil.which(program)]
     packages = {NEEDED[program] for program in missing}
-    advice = ""
     if platform.machine() not in {"x86_64", "AMD64"}:
         missing.append(f"an x86-64 host (this is {platform.machine()})")
     if not KEYRING.exists():
         missing.append("the keys of Debian's archive")
         packages.add("debian-archive-keyring")
-    if os.geteuid() != 0 and not _has_namespace():
+    advice = ""
+    if os.geteuid() != 0 and "unshare" not in missing and not _has_namespace():
         missing.append("root, or user namespaces for this user")
         if not shutil.which("newuidmap"):
             packages.add("uidmap")
         ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
-        advice = f"; a user without a line in /etc/subuid gets one with: usermod {ranges} {getpass.getuser()}"
+        advice = f"; a user who is not in /etc/subuid gets there with: usermod {ranges} USER"
     if missing:
         install = f": apt-get install {' '.join(sorted(packages))}" if packages else ""
         raise HostError(f"to build debian-12, this host lacks {', '.join(missing)}{install}{advice}")
@@ -149,81 +165,81 @@ def check_host() -> None:
 def host_mirrors(listing: str) -> list[str]:
     """Pick Debian 12's mirrors out of those that the host uses, as lines of a sources.list.
 
-    :param listing: what ``apt-get indextargets`` printed for :data:`_MIRROR_FORMAT`.
+    :param listing: what ``apt-get indextargets`` printed: release, component, URI, origin.
     :return: nothing when the host has no mirror of the release itself: mmdebstrap then uses its own.
     """
     suites: dict[tuple[str, str], None] = {}
     for line in listing.splitlines():
-        origin, release, component, uri = line.split(" ", 3)
-        unknown = origin.startswith("$")  # The host's lists were never fetched, or were thrown away
-        path = urlsplit(uri).path.strip("/").rsplit("/", 1)[-1]
-        if component == "main" and (origin == "Debian" or (unknown and path.startswith("debian"))):
+        release, component, uri, origin = line.split(" ", 3)
+        where = urlsplit(uri)
+        # The host's lists may never have been fetched, or were thrown away
+        unknown = origin.startswith("$") and Path(where.path).name.startswith("debian")
+        debian = origin == "Debian" or unknown
+        if debian and component == "main" and where.scheme in {"http", "https"}:
             suites[uri, release] = None
-    names = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
-    lines = [f"deb {uri} {suite} main" for uri, suite in suites if suite in names]
+    wanted = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
+    lines = [f"deb {uri} {suite} main" for uri, suite in suites if suite in wanted]
     return lines if any(suite == SUITE for _, suite in suites) else []
-
-
-_MIRROR_FORMAT = "$(ORIGIN) $(RELEASE) $(COMPONENT) $(REPO_URI)"
-_TRANSPORT = re.compile(r"Acquire::(https?::|Check-|Retries|ForceIPv)")
 
 
 def host_transport(dump: str) -> str:
     """Pick how the host's apt reaches its mirrors: proxies, certificates, tolerance.
 
     :param dump: what ``apt-config dump`` printed.
+    :return: lines for a file in ``apt.conf.d``.
     """
     return "".join(f"{line}\n" for line in dump.splitlines() if _TRANSPORT.match(line))
 
 
 def _mmdebstrap(work: Path) -> list[str]:
-    """Install the packages into ``root.tar`` and make ``esp.img`` on the way."""
+    """Write the command that installs the packages into ``root.tar`` and makes ``esp.img`` on the way."""
     transport = work / "transport.conf"
     transport.write_text(host_transport(_ask("apt-config", "dump")))
-    mirrors = host_mirrors(
-        _ask("apt-get", "indextargets", "--format", _MIRROR_FORMAT, "Created-By: Packages")
-    )
-    conf = "/etc/apt/apt.conf.d/00build-host"
+    mirrors = host_mirrors(_ask("apt-get", "indextargets", "--format", _MIRROR, "Created-By: Packages"))
+    trusted = _ask("sh", "-c", 'eval "$(apt-config shell d Dir::Etc::TrustedParts/d)"; echo "$d"')
     unpack = (
         'cd "$1/tmp" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" && '
         f"apt-get download {' '.join(BOOT_PACKAGES)} && "
         'for deb in *.deb; do dpkg-deb --extract "$deb" efi || exit; done'
     )
+    conf = "/etc/apt/apt.conf.d/00build-host"
     return [
+        # As root it mounts in the namespace it is given: in one of its own nothing stays mounted
+        *(() if os.geteuid() else ("unshare", "--mount", "--")),
         "mmdebstrap",
+        f"--mode={'unshare' if os.geteuid() else 'root'}",
         "--verbose",
         "--variant=minbase",
         "--format=tar",
-        f"--mode={'unshare' if os.geteuid() else 'root'}",
         "--architectures=amd64",
         f"--include={','.join(PACKAGES)}",
         f"--keyring={KEYRING}",
-        f"--keyring={_ask('sh', '-c', 'eval $(apt-config shell d Dir::Etc::TrustedParts/d); echo $d')}",
+        f"--keyring={trusted}",
         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
         *(f"--dpkgopt=path-include={path}" for path in INCLUDED),
         f"--setup-hook={shlex.join(['upload', str(transport), conf])}",
-        *_script("essential", "prepare.sh"),
+        *_inside("essential", "prepare.sh"),
         f"--customize-hook={unpack}",
-        *_script("customize", "customize.sh"),
-        f"--customize-hook={shlex.join(['download', '/tmp/esp.img', str(work / 'esp.img')])}",
-        f'--customize-hook=rm "$1{conf}"',
+        *_inside("customize", "customize.sh"),
+        f"--customize-hook={shlex.join(['download', '/esp.img', str(work / 'esp.img')])}",
+        f'--customize-hook=rm "$1/esp.img" "$1{conf}"',
         SUITE,
         str(work / "root.tar"),
         *mirrors,
     ]
 
 
-def _script(stage: str, name: str) -> list[str]:
-    """Run one of our scripts inside the tree."""
-    upload = shlex.join(["upload", str(_asset(name)), f"/tmp/{name}"])  # noqa: S108 - the tree's own
-    return [f"--{stage}-hook={upload}", f'--{stage}-hook=chroot "$1" sh /tmp/{name}']
+def _inside(stage: str, name: str) -> list[str]:
+    """Write the hooks that run one of our scripts inside the tree."""
+    upload = shlex.join(["upload", str(_script(name)), f"/{name}"])
+    return [f"--{stage}-hook={upload}", f'--{stage}-hook=chroot "$1" sh /{name} && rm "$1/{name}"']
 
 
-def _run(argv: Sequence[str], work: Path) -> None:
-    """Run one tool to its end, with its output in the log; nothing of it outlives an interrupt."""
+def _run(tool: str, argv: Sequence[str], work: Path) -> None:
+    """Run one tool to its end, its output in the log; an interrupt ends it and all that it started."""
     log = work / "build.log"
     environment = os.environ | {"LC_ALL": "C.UTF-8"}
-    if os.geteuid() == 0:  # a namespace's root may be unable to enter a user's directory
+    if os.geteuid() == 0:  # the root of a namespace may be unable to enter its user's directories
         environment["TMPDIR"] = str(work)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -241,7 +257,6 @@ def _run(argv: Sequence[str], work: Path) -> None:
             _end(process)
             raise
     if code != 0:
-        tool = next(word for word in argv if word not in AS_ROOT)
         error = ImageError(f"building debian-12 failed: {tool} ended with {describe_exit(code)}")
         words = log.read_text(errors="replace").splitlines()[-_LAST_WORDS:]
         error.add_note("\n".join([f"{tool} said last:", *words]))
@@ -250,31 +265,34 @@ def _run(argv: Sequence[str], work: Path) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Let a tool tidy up after itself, then insist."""
-    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, None)):
-        os.killpg(process.pid, number)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        return
-
-
-def _as_root() -> tuple[str, ...]:
-    return AS_ROOT if os.geteuid() else ()
-
-
-def _has_namespace() -> bool:
-    if not shutil.which("unshare"):
-        return False
-    return subprocess.run([*AS_ROOT, "true"], check=False, capture_output=True).returncode == 0
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _ask(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    """Return what a quick question to the host's apt prints."""
+    answer = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if answer.returncode:
+        error = ImageError(f"building debian-12 failed: {shlex.join(argv)} does not work on this host")
+        error.add_note(answer.stderr.strip())
+        raise error
+    return answer.stdout.strip()
 
 
-def _asset(name: str) -> Path:
-    """Find one of our scripts: inside the installed package, or beside it in the source tree."""
-    package = Path(__file__).parents[1]
-    inside = package / "assets" / "debian-12" / name
-    return inside if inside.exists() else package.parent / "assets" / "debian-12" / name
+def _as_root() -> tuple[str, ...]:
+    return _AS_ROOT if os.geteuid() else ()
+
+
+def _has_namespace() -> bool:
+    return subprocess.run([*_AS_ROOT, "true"], check=False, capture_output=True).returncode == 0
+
+
+def _script(name: str) -> Path:
+    return asset(f"debian-12/{name}")

@@ -210,7 +210,7 @@ def _describe(target: Path) -> Image:
         name="tiny",
         kernel=target / "vmlinuz",
         initrd=target / "initramfs",
-        append="console=ttyS0 quiet",
+        append="console=ttyS0 loglevel=5",
         machine="q35",
         memory="256M",
         channels=("shell", "ssh") if manifest["ssh"] else ("shell",),

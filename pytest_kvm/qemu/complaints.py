@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from pytest_kvm.qemu.binary import Qemu
 
-# What QEMU 7.2 to 11 say; the group is the value.
+# What QEMU 7.2 to 11 say; the group is the value, for a machine it stands on the command line alone.
 _UNKNOWN = {
-    "machine": re.compile(r"unsupported machine type:?\s*'?([^'\n]+?)'?$", re.MULTILINE),
+    "machine": re.compile(r"unsupported machine type()"),
     "cpu": re.compile(r"unable to find CPU model '([^']+)'"),
     "device": re.compile(r"'([^']+)' is not a valid device model name"),
 }
@@ -30,7 +30,8 @@ def explain(argv: Sequence[str], exit_code: int | None, words: str, qemu: Qemu, 
         if match := pattern.search(words):
             try:
                 known = binary.capabilities(qemu, cache=cache)
-                binary.check_known(kind, match[1], known)  # type: ignore[arg-type]  # the keys above
+                value = match[1] or argv[argv.index("-machine") + 1]
+                binary.check_known(kind, value, known)  # type: ignore[arg-type]  # the keys above
             except ConfigError as unknown:
                 return unknown
     if exit_code == _STATUS_SECCOMP:

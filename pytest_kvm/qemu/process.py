@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +99,8 @@ class Process:
         except subprocess.TimeoutExpired:
             self._supervisor.kill()  # QEMU has a parent-death signal on it
             self._supervisor.wait()
+        if self.exit_code is None:
+            self.exit_code = -signal.SIGKILL
 
     def _say(self, word: bytes) -> None:
         with suppress(OSError):  # there is nobody left to tell
@@ -110,7 +113,10 @@ class Process:
                 left = max(0.0, deadline - time.monotonic())
                 if not select.select([self._control], [], [], left)[0]:
                     return
-                data = self._control.recv(4096)
+                try:
+                    data = self._control.recv(4096)
+                except ConnectionResetError:  # it left a word of ours unread
+                    data = b""
                 if not data:  # the supervisor is gone, and QEMU with it
                     self.exit_code = -9 if self.exit_code is None else self.exit_code
                     return

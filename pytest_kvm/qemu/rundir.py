@@ -38,25 +38,25 @@ def create(base: Path, name: str) -> tuple[Path, int]:
 
 def sweep(base: Path) -> list[str]:
     """Remove the run directories that nobody owns; return their names."""
-    swept = []
-    for path in sorted(base.iterdir()) if base.is_dir() else []:
-        if _is_ownerless(path):
-            shutil.rmtree(path, ignore_errors=True)
-            swept.append(path.name)
-    return swept
+    paths = sorted(base.iterdir()) if base.is_dir() else []
+    return [path.name for path in paths if _remove_ownerless(path)]
 
 
-def _is_ownerless(path: Path) -> bool:
+def _remove_ownerless(path: Path) -> bool:
     try:
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         with suppress(FileNotFoundError):
-            return time.time() - path.stat().st_mtime > _BEING_MADE
+            if time.time() - path.stat().st_mtime > _BEING_MADE:
+                shutil.rmtree(path, ignore_errors=True)
+                return True
         return False
     except OSError:
         return False  # somebody else's
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Held until all is gone, or who is just making it would get the lock and believe it is there.
+        shutil.rmtree(path, ignore_errors=True)
     except BlockingIOError:
         return False
     finally:

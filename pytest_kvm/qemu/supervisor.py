@@ -27,8 +27,12 @@ _IGNORED = (_SIGHUP, _SIGINT, _SIGTERM)
 def _start(argv: list[str], log: str) -> int:
     """Start QEMU and return its process id."""
     supervisor = os.getpid()
+    started, starting = os.pipe()
     pid = os.fork()
     if pid:
+        # Ends when QEMU's program has taken over: until then it would ignore a SIGTERM, as this one does.
+        os.close(starting)
+        os.read(started, 1)
         return pid
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL)
@@ -123,7 +127,10 @@ def main() -> None:
             return
         qemu = _start(argv, directory + "/qemu.log")
         _close_all_but(control, lock, watched)
-        os.write(control, b"pid %d\n" % qemu)
+        try:
+            os.write(control, b"pid %d\n" % qemu)
+        except OSError:
+            pass  # nobody wants it any more, as the watch will see
         _watch(control, watched, qemu)
     finally:
         _remove(directory)

@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     "minimal": {},
     "topology": {
         "accel": "kvm",
-        "name": "big, wide",
+        "name": "big,wide",
         "machine": "q35,hpet=off",
         "cpu": "EPYC,+avx2,-svm,model-id=a,,b",
         "smp": "8,sockets=2,dies=1,cores=2,threads=2,maxcpus=8",
