@@ -5,7 +5,7 @@ set -eux
 root=LABEL=debian-12 # assemble.sh gives the file system this name
 command_line="console=tty0 console=ttyS0,115200"
 
-# --- What a cloud image knows about itself: next to nothing
+# What a cloud image knows about itself: next to nothing
 echo debian > /etc/hostname
 cat > /etc/hosts <<-END
 	127.0.0.1 localhost
@@ -20,7 +20,7 @@ mkdir -p /boot/efi
 rm -f /etc/ssh/ssh_host_*
 echo LANG=C.UTF-8 > /etc/default/locale
 
-# --- Boot loader: shim and GRUB as Debian signed them, so that it also starts where Secure Boot is on
+# Boot loader: shim and GRUB as Debian signed them, so that it also starts where Secure Boot is on
 mkdir -p /etc/default/grub.d /boot/grub
 cat > /etc/default/grub.d/serial.cfg <<-END
 	GRUB_CMDLINE_LINUX_DEFAULT="$command_line"
@@ -47,7 +47,7 @@ put $efi/usr/lib/shim/shimx64.efi.signed BOOT/BOOTX64.EFI
 put $efi/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed BOOT/grubx64.efi
 put /tmp/grub.cfg debian/grub.cfg
 
-# --- First boot
+# First boot
 cat > /etc/cloud/cloud.cfg.d/90_pytest-kvm.cfg <<-END
 	datasource_list: [NoCloud, None]
 	locale: C.UTF-8
@@ -60,7 +60,7 @@ cat > /etc/cloud/cloud.cfg.d/90_pytest-kvm.cfg <<-END
 	no_ssh_fingerprints: true
 	END
 
-# --- Network: cloud-init tells netplan, netplan tells networkd. No card, no waiting; no answer, no failure
+# Network: cloud-init tells netplan, netplan tells networkd. No card, no waiting; no answer, no failure
 systemctl enable systemd-networkd systemd-resolved
 wait_online=/etc/systemd/system/systemd-networkd-wait-online.service.d
 mkdir -p $wait_online
@@ -72,6 +72,6 @@ cat > $wait_online/short.conf <<-END
 	ExecStart=-/lib/systemd/systemd-networkd-wait-online --any --timeout=15
 	END
 
-# --- Nothing that wakes up by itself in the middle of a test
+# Nothing that wakes up by itself in the middle of a test
 systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
     e2scrub_all.timer e2scrub_reap.service

@@ -61,9 +61,12 @@ def get(run: Run, remote: str, local: Path, timeout: float) -> Path:
     target = local / source.name if local.is_dir() else local
     parent, name = shlex.quote(str(source.parent)), shlex.quote(source.name)
     archive = run(f"tar -cf - -C {parent} -- {name}", timeout=timeout).stdout_bytes
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            _unpack(tar, member, source.name, target)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+            for member in tar:
+                _unpack(tar, member, source.name, target)
+    except tarfile.TarError as error:
+        raise KvmError(f"get: the guest sent no archive of {remote}: {error}") from error
     return target
 
 
@@ -74,28 +77,42 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, root: str, target: Path) -> None:
-    """Write one member below ``target``; the guest is not trusted with where that is."""
-    parts = PurePosixPath(member.name).parts
-    if not parts or parts[0] != root or ".." in parts:
-        raise KvmError(
-            f'get: the guest sent "{member.name}", which is outside "{root}"; nothing was written there'
-        )
-    path = target.joinpath(*parts[1:])
+    """Write one member below ``target``; devices and pipes are left out."""
+    path = _place(member.name, root, target)
     if member.isdir():
         path.mkdir(parents=True, exist_ok=True)
     elif member.issym():
         _link(member.linkname, path, target)
+    elif member.islnk() and (same := _place(member.linkname, root, target)).is_file():
+        _write(path, same.read_bytes(), member.mode)
     elif member.isreg() and (content := tar.extractfile(member)) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            path.unlink()
-        path.write_bytes(content.read())
-        path.chmod(member.mode & 0o777)
+        _write(path, content.read(), member.mode)
+
+
+def _place(name: str, root: str, target: Path) -> Path:
+    """Say where a member belongs; the guest is not trusted with where that is."""
+    parts = PurePosixPath(name).parts
+    path = target.joinpath(*parts[1:])
+    above = [target.joinpath(*parts[1:end]) for end in range(2, len(parts))]
+    if not parts or parts[0] != root or ".." in parts or any(place.is_symlink() for place in above):
+        raise KvmError(f'get: the guest sent "{name}", which is outside "{root}"; nothing was written there')
+    return path
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()
+    path.write_bytes(data)
+    path.chmod(mode & 0o777)
 
 
 def _link(linkname: str, path: Path, target: Path) -> None:
-    destination = os.path.normpath(path.parent / linkname)
-    if not Path(destination).is_relative_to(os.path.normpath(target)):
+    destination = Path(os.path.normpath(path.parent / linkname))
+    # After a name that is a link itself, ".." would lead elsewhere than it seems to.
+    steps = list(PurePosixPath(linkname).parts)
+    straight = steps == sorted(steps, key=lambda step: step != "..")
+    if not straight or not destination.is_relative_to(os.path.normpath(target)):
         raise KvmError(f'get: the guest sent a link "{path.name}" to "{linkname}", outside the copy')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, cast
 from pytest_kvm.config import options
 from pytest_kvm.errors import ConfigError, ImageError, did_you_mean
 from pytest_kvm.images import firmware, qcow2
-from pytest_kvm.images.image import CHANNELS, Image, ImageSource
+from pytest_kvm.images.image import CHANNELS, PROVISIONS, Image, ImageSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    from pytest_kvm.config import GuestConfig
     from pytest_kvm.images.image import Say
 
 DEFAULT = "tiny"
@@ -38,17 +39,38 @@ def resolve(
             return declared[name]
         if name in (installed := _installed()):
             return _load(installed[name], cache, say)
-        if "/" not in name and not Path(name).exists():
-            known = [*(declared or ()), *installed]
-            raise ConfigError(
-                f'image "{name}": no such file, nor an image of that name; {did_you_mean(name, known)}'
-            )
+    _check_image(name if image is None else image, declared or ())
     return from_path(Path(name))
+
+
+def check_found(config: GuestConfig, declared: Collection[str]) -> None:
+    """Refuse an image, kernel or initrd that is not there, without building or opening anything.
+
+    :param declared: names of the images that the user's configuration declares.
+    :raise ConfigError: for a name that nobody knows, with the nearest one.
+    :raise ImageError: for a file that is missing.
+    """
+    if config.image is not None:
+        _check_image(config.image, declared)
+    for what, path in (("kernel", config.kernel), ("initrd", config.initrd)):
+        if path is not None and not path.is_file():
+            raise ImageError(f"{what} {path}: no such file")
+
+
+def _check_image(image: str | Path, declared: Collection[str]) -> None:
+    if Path(image).exists() or (isinstance(image, str) and image in declared):
+        return
+    installed = _installed()
+    if isinstance(image, Path) or "/" in image:
+        raise ImageError(f"image {image}: no such file")
+    if image not in installed:
+        hint = did_you_mean(image, [*declared, *installed])
+        raise ConfigError(f'image "{image}": no such file, nor an image of that name; {hint}')
 
 
 def sources() -> dict[str, ImageSource]:
     """Return the installed images that can be built, by name."""
-    loaded = {name: entry.load() for name, entry in _installed().items()}
+    loaded = {name: _loaded(entry) for name, entry in _installed().items()}
     return {name: source for name, source in loaded.items() if not isinstance(source, Image)}
 
 
@@ -87,7 +109,11 @@ def declare(text: str, base: Path) -> tuple[str, Image]:
         raise ConfigError(f'kvm_images: "{text}" declares nothing; write NAME = PATH')
     given: dict[str, object] = dict(options.parse(value, implied="disk"))
     where = f"kvm_images: {name}"
-    options.refuse_unknown(given, (field.name for field in fields(Image)), where)
+    options.refuse_unknown(given, (field.name for field in fields(Image) if field.name != "name"), where)
+    if repeated := next((key for key, said in given.items() if isinstance(said, list)), None):
+        raise ConfigError(f'{where}: "{repeated}" is given several times; keep one')
+    if "provision" in given:
+        options.refuse_unknown([str(given["provision"])], PROVISIONS, where)
     for key in _PATHS:
         if key in given:
             given[key] = base / str(given[key])
@@ -109,9 +135,13 @@ def _installed() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _load(entry: EntryPoint, cache: Path, say: Say) -> Image:
+def _loaded(entry: EntryPoint) -> Image | ImageSource:
     try:
-        found = entry.load()
-    except ImportError as error:
+        return cast("Image | ImageSource", entry.load())
+    except (ImportError, AttributeError) as error:
         raise ImageError(f'image "{entry.name}": {entry.value} cannot be loaded: {error}') from error
-    return found if isinstance(found, Image) else cast("ImageSource", found).image(cache, say)
+
+
+def _load(entry: EntryPoint, cache: Path, say: Say) -> Image:
+    found = _loaded(entry)
+    return found if isinstance(found, Image) else found.image(cache, say)

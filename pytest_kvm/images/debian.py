@@ -103,7 +103,6 @@ NEEDED = {
 }
 """Host programs, and the Debian packages they come from."""
 
-
 _AS_ROOT = ("unshare", "--map-root-user", "--map-auto", "--")
 """How a user becomes root of a namespace that has all the owners a file system needs."""
 _MIRROR = "$(RELEASE) $(COMPONENT) $(REPO_URI) $(ORIGIN)"
@@ -115,7 +114,7 @@ _GRACE = 30.0
 
 
 def build(target: Path, say: Say) -> None:
-    """Build the image from packages: a minute or two, some 200 MB to download, 2 GB of room while it lasts.
+    """Build the image from packages: a minute or two, some 160 MB to download, 2 GB of room while it lasts.
 
     :param target: the qcow2 file; it appears when it is complete, or not at all.
     :param say: gets one line for each step.

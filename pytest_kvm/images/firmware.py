@@ -68,7 +68,7 @@ def _matching_flash(descriptor: Path, arch: str, machine: str) -> tuple[Path, Pa
         if _UNWANTED & set(said["features"]) or mapping["executable"]["format"] != "raw":
             return None
         return Path(mapping["executable"]["filename"]), Path(mapping["nvram-template"]["filename"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Ways to run a command, fastest first: commands through virtio-serial ports (assets/shell), the QEMU guest
 # agent, SSH, a shell on the serial console.
 CHANNELS = ("shell", "agent", "ssh")
+PROVISIONS = ("cloud-init", "fw_cfg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing offset and size, cluster bits, size
+_HEADER_LENGTH = 104  # of version 3; a file of version 2 is no shorter, as it has whole clusters
 _EXTERNAL_DATA = 1 << 2  # incompatible feature bit; docs/interop/qcow2.txt of QEMU
 _FOREIGN = {b"KDMV": "vmdk", b"vhdxfile": "vhdx", b"conectix": "vpc", b"<<< ": "vdi"}
 
@@ -39,7 +40,7 @@ def inspect(path: Path, declared: str | None = None) -> DiskInfo:
     """
     try:
         with path.open("rb") as file:
-            header = file.read(104)
+            header = file.read(_HEADER_LENGTH)
             size = file.seek(0, 2)
     except FileNotFoundError:
         raise ImageError(f"image {path}: no such file") from None
@@ -78,7 +79,7 @@ def create_empty(path: Path, size: int) -> None:
 
 
 def _qcow2_size(path: Path, header: bytes) -> int:
-    if len(header) < _HEADER.size:
+    if len(header) < _HEADER_LENGTH:
         raise ImageError(f"image {path}: is cut off after {len(header)} bytes; fetch it again")
     _, version, backing_offset, _, _, size = _HEADER.unpack_from(header)
     if version not in {2, 3}:

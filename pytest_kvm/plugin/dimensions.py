@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_kvm.plugin.options import DIMENSIONS, known_to_qemu, setting
+from pytest_kvm.plugin.options import DIMENSIONS, known_to_host, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _check(node: pytest.Item, given: dict[str, Any]) -> None:
     from pytest_kvm.errors import KvmError
 
     try:
-        known_to_qemu(GuestConfig.of(**given))
+        known_to_host(node.config, GuestConfig.of(**given))
     except KvmError as error:
         raise _refusal(node, str(error)) from None
 

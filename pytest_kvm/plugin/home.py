@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_kvm.plugin.options import setting
+from pytest_kvm.plugin.options import base_directory, setting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +50,9 @@ class Home:
         from pytest_kvm.qemu import rundir
 
         self._config = config
-        base = config.inipath.parent if config.inipath else config.rootpath
         try:
-            self._images = dict(catalog.declare(line, base) for line in config.getini("kvm_images"))
+            lines = config.getini("kvm_images")
+            self._images = dict(catalog.declare(line, base_directory(config)) for line in lines)
         except KvmError as error:
             raise pytest.UsageError(str(error)) from error
         rundir.sweep(cache.directory() / "run")

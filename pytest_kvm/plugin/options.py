@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_kvm.config import GuestConfig
 
 
@@ -77,7 +78,7 @@ def add_options(parser: pytest.Parser) -> None:
         metavar = option.metavar or option.name.rpartition("-")[2].upper()
         flag = "--kvm-" + option.name
         group.addoption(flag, action=action, dest=option.key, default=None, metavar=metavar, help=option.help)
-        kind = "linelist" if option.several else "string"
+        kind: Literal["linelist", "string"] = "linelist" if option.several else "string"
         parser.addini(option.key, option.help, type=kind, default=[] if option.several else option.default)
     parser.addini(
         "kvm_images", "known images: NAME = DISK, or NAME = disk=PATH,firmware=uefi,...", type="linelist"
@@ -114,12 +115,20 @@ def fields(config: pytest.Config) -> dict[str, Any]:
 def _value(config: pytest.Config, option: Option) -> Any:
     given = config.getoption(option.key)
     value = config.getini(option.key) if given is None else given
-    if option.field in {"kernel", "initrd"} and value and given is None:
-        return str(_ini_directory(config) / value)
+    if option.field in {"image", "kernel", "initrd"}:
+        # Tests may change the directory later, so what is a file now is made absolute now.
+        base = config.invocation_params.dir if given is not None else base_directory(config)
+        return [_found(base, each) for each in value] if option.several else value and _found(base, value)
     return value or (option.default if not option.several else [])
 
 
-def _ini_directory(config: pytest.Config) -> Path:
+def _found(base: Path, value: str) -> str:
+    path = base / value
+    return str(path) if path.exists() else value
+
+
+def base_directory(config: pytest.Config) -> Path:
+    """Return the directory that paths in the ini file start from."""
     return config.inipath.parent if config.inipath else config.rootpath
 
 
@@ -135,18 +144,28 @@ def _check(config: pytest.Config, option: Option, value: Any) -> None:
     together = option.several and option.field not in DIMENSIONS
     for each in [value] if together or not option.several else value:
         try:
-            known_to_qemu(GuestConfig.of(**{str(option.field): each}))
+            known_to_host(config, GuestConfig.of(**{str(option.field): each}))
         except KvmError as error:
             raise pytest.UsageError(f"{_place(config, option)}: {error}") from error
 
 
-def known_to_qemu(config: GuestConfig) -> None:
-    """Refuse a machine or CPU that the host's QEMU does not know; without a QEMU its absence is told later.
+def known_to_host(config: pytest.Config, guest: GuestConfig) -> None:
+    """Refuse an image, kernel, machine or CPU that this host does not have; nothing is built or started.
 
-    :raise ConfigError: with the nearest name.
+    :raise ConfigError: for a name that nobody knows, with the nearest one.
+    :raise ImageError: for a file that is missing.
     """
-    if config.machine is None and config.cpu is None:
-        return
+    if guest.image is not None or guest.kernel is not None or guest.initrd is not None:
+        from pytest_kvm.images import catalog
+
+        declared = [line.partition("=")[0].strip() for line in config.getini("kvm_images")]
+        catalog.check_found(guest, declared)
+    if guest.machine is not None or guest.cpu is not None:
+        _known_to_qemu(guest)
+
+
+def _known_to_qemu(config: GuestConfig) -> None:
+    """Refuse a machine or CPU that QEMU does not know; that there is no QEMU at all is told later."""
     from pytest_kvm.errors import HostError
     from pytest_kvm.images import cache
     from pytest_kvm.qemu import binary

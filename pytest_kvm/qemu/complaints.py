@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_kvm.errors import ConfigError, KvmError, LaunchError
+from pytest_kvm.errors import ConfigError, HostError, KvmError, LaunchError
 from pytest_kvm.qemu import binary
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _UNKNOWN = {
     "cpu": re.compile(r"unable to find CPU model '([^']+)'"),
     "device": re.compile(r"'([^']+)' is not a valid device model name"),
 }
-_STATUS_SECCOMP = 159  # 128 + SIGSYS
+_SECCOMP = {-signal.SIGSYS, 128 + signal.SIGSYS}  # the latter when a shell script starts QEMU
 
 
 def explain(argv: Sequence[str], exit_code: int | None, words: str, qemu: Qemu, cache: Path) -> KvmError:
@@ -30,12 +32,20 @@ def explain(argv: Sequence[str], exit_code: int | None, words: str, qemu: Qemu, 
         if match := pattern.search(words):
             try:
                 known = binary.capabilities(qemu, cache=cache)
-                value = match[1] or argv[argv.index("-machine") + 1]
-                binary.check_known(kind, value, known)  # type: ignore[arg-type]  # the keys above
+                for value in [match[1]] if match[1] else _machines(argv):
+                    binary.check_known(kind, value, known)  # type: ignore[arg-type]  # the keys above
             except ConfigError as unknown:
                 return unknown
-    if exit_code == _STATUS_SECCOMP:
+            except HostError:
+                pass  # it cannot even be asked; what it said is all there is
+    if exit_code in _SECCOMP:
         words += "\nits seccomp sandbox stopped it"
     error = LaunchError(argv=argv, exit_code=exit_code, stderr=words)
     error.add_note("The command was:\n" + shlex.join(argv))
     return error
+
+
+def _machines(argv: Sequence[str]) -> list[str]:
+    """Return the machine types of a command line; an option may also be given for its properties alone."""
+    given = [value for option, value in pairwise(argv) if option in {"-machine", "-M"}]
+    return [value for value in given if "=" not in value.partition(",")[0]]

@@ -131,15 +131,15 @@ def test_a_directory_into_a_directory(guest: Guest, project: Path, tmp_path: Pat
 
 def test_getting_again_overwrites(guest: Guest, project: Path, tmp_path: Path) -> None:
     """A second copy replaces files and links of the first; nothing is written through an old link."""
-    back = tmp_path / "back"
-    files.get(guest, str(project / "sub"), back, 5)
-    (back / "-dash").unlink()
-    outside = tmp_path / "outside"
+    back, outside = tmp_path / "back", tmp_path / "outside"
+    files.get(guest, str(project), back, 5)
     outside.write_text("kept")
-    (back / "-dash").symlink_to(outside)
-    files.get(guest, str(project / "sub" / "-dash"), back / "-dash", 5)
+    (back / "secret").unlink()
+    (back / "secret").symlink_to(outside)
+    back.rename(tmp_path / "project")
+    files.get(guest, str(project), tmp_path, 5)
     assert outside.read_text() == "kept"
-    assert not (back / "-dash").is_symlink()
+    assert tree(tmp_path / "project") == tree(project)
 
 
 def test_hard_links_come_out_as_files(guest: Guest, tmp_path: Path) -> None:
@@ -148,9 +148,7 @@ def test_hard_links_come_out_as_files(guest: Guest, tmp_path: Path) -> None:
     source.mkdir()
     (source / "one").write_text("same")
     (source / "two").hardlink_to(source / "one")
-    assert {
-        key: value for key, value in tree(files.get(guest, str(source), tmp_path / "back", 5)).items()
-    } == {
+    assert dict(tree(files.get(guest, str(source), tmp_path / "back", 5)).items()) == {
         "one": (0o644, b"same"),
         "two": (0o644, b"same"),
     }
@@ -232,6 +230,9 @@ DIR, SYM, LNK = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
             member("data/a/b/up/out", SYM, "../../.."),
             member("data/out/evil"),
         ],
+        # "." is inside, and so ".." after it seems to be.
+        [member("data", DIR), member("data/d", SYM, "."), member("data/out", SYM, "d/../../outside")],
+        [member("data", DIR), member("data/d", SYM, "."), member("data/out", SYM, "d/../x")],
         [member("data", DIR), member("data/hard", LNK, "../../outside")],
         [member("data", DIR), member("data/hard", LNK, "/etc/passwd")],
     ],
