@@ -13,6 +13,7 @@ display.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import re
@@ -21,12 +22,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_kvm.errors import HostError, ImageError, describe_exit
-from pytest_kvm.images.cache import asset
+from pytest_kvm.images.cache import asset, build_once
+from pytest_kvm.images.image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from pytest_kvm.images.image import Say
 
 SUITE = "bookworm"
+CONSOLES = "console=tty0 console=ttyS0,115200"
+"""As in customize.sh, for a kernel that is booted directly."""
+
 DISK_MIB = 4096
 """Size that the guest sees. The file is sparse, and cloud-init grows the root into a larger overlay."""
 
@@ -105,12 +111,51 @@ NEEDED = {
 
 _AS_ROOT = ("unshare", "--map-root-user", "--map-auto", "--")
 """How a user becomes root of a namespace that has all the owners a file system needs."""
+_SCRIPTS = ("prepare.sh", "customize.sh", "assemble.sh")
 _MIRROR = "$(RELEASE) $(COMPONENT) $(REPO_URI) $(ORIGIN)"
 """What ``apt-get indextargets`` is to print of each package list that the host uses."""
 _TRANSPORT = re.compile(r"Acquire::(https?::|Check-|Retries|ForceIPv)")
 _LAST_WORDS = 5
 _GRACE = 30.0
 """Seconds that mmdebstrap gets to unmount and remove what it has begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Debian12:
+    """Source of the image ``debian-12``."""
+
+    description: str = "Debian 12 with systemd, GRUB on UEFI, cloud-init, SSH and the guest agent"
+
+    def directory(self, cache: Path) -> Path:
+        """Return where it is built: another place when its recipe changes."""
+        digest = hashlib.sha256(Path(__file__).read_bytes())
+        for name in _SCRIPTS:
+            digest.update(_script(name).read_bytes())
+        return cache / "images" / f"debian-12-{digest.hexdigest()[:12]}"
+
+    def image(self, cache: Path, say: Say) -> Image:
+        """Return the image, built the first time."""
+        target = build_once(
+            self.directory(cache),
+            lambda place: build(place / "debian-12.qcow2", say),
+            waiting=lambda: say("waiting for another process to build debian-12"),
+        )
+        return Image(
+            name="debian-12",
+            disk=target / "debian-12.qcow2",
+            format="qcow2",
+            firmware="uefi",
+            machine="q35",
+            memory="1G",
+            devices=("VGA",),
+            append=f"root=LABEL=debian-12 ro {CONSOLES}",
+            channels=("shell", "agent", "ssh"),
+            provision="cloud-init",
+            boot_timeout=60,
+        )
+
+
+DEBIAN_12 = Debian12()
 
 
 def build(target: Path, say: Say) -> None:

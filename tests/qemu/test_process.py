@@ -201,7 +201,7 @@ PARENT = textwrap.dedent(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("mode", ["alone", "fork"])
 def test_a_test_process_that_is_killed(tmp_path: Path, mode: str, number: signal.Signals) -> None:
-    """Neither program nor directory outlives it by a second, even when a forked child holds all descriptors."""
+    """Program and directory are gone within a second, even when a forked child holds all descriptors."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path), mode], stdout=subprocess.PIPE, text=True
     )
