@@ -2,10 +2,10 @@
 
 Each figure is a ratio of two things measured in turn in the same run, since machines are noisy:
 
-* the fixture ``guest`` until its first ``run`` is answered, against a bare script that starts QEMU with the same
-  arguments and waits for the same answer from the shell on the console;
-* the guest tiny until its command shell is ready, against the same kernel with an initramfs that holds nothing
-  but busybox, until its first line;
+* the fixture ``guest`` until its first ``run`` is answered, against a bare script that starts QEMU with the
+  same arguments and waits for the same answer from the shell on the console;
+* the guest tiny until its command shell is ready, against the same kernel with an initramfs that holds
+  nothing but busybox, until its first line;
 * ``pytest --collect-only`` over 200 plain tests with the plugin and without.
 """
 
@@ -161,7 +161,8 @@ def main() -> None:
     cost = median(with_ - without for with_, without in pairs)
     without = median(without for _, without in pairs)
     print(
-        f"collection of 200 plain tests: {without * 1000:.0f} ms without the plugin, {cost * 1000:+.0f} ms with it"
+        f"collection of 200 plain tests: {without * 1000:.0f} ms without the plugin, "
+        f"{cost * 1000:+.0f} ms with it"
     )
     size = sum(path.stat().st_size for path in TINY.directory(cache.directory()).iterdir())
     print(f"tiny on disk: {size / (1 << 20):.1f} MiB")

@@ -33,7 +33,7 @@ def test_ssh(guest):
     _, stdout, _ = guest.ssh.exec_command("hostname")
     assert stdout.read().decode().strip() == guest.name
     words = ["ssh", "-F", str(guest.ssh_config), guest.name, "id -u"]
-    assert subprocess.run(words, capture_output=True, text=True, timeout=60).stdout == "0\n"
+    assert subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout == "0\n"
 
 
 def test_files(guest, tmp_path):

@@ -1,6 +1,7 @@
 """The README's first test, and the ways to run a command."""
 
 import pytest
+
 from pytest_kvm import CommandError, CommandTimeout
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from pytest_kvm import Drive, Guest, GuestConfig, Smp
 
 

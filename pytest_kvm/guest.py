@@ -72,7 +72,7 @@ class Guest(Remote):
         :param artifacts: directory for screenshots and kept logs; ``./kvm-artifacts`` when not given.
         :param images: further known images by name.
         :param say: takes lines of progress, when an image has to be built first.
-        :param keep: whether the logs are saved among the artifacts at the end: ``"never"``, ``"failed"`` (when
+        :param keep: whether logs are saved among the artifacts at the end: ``"never"``, ``"failed"`` (when
             :attr:`failed` is set, as :meth:`start` does when it fails), ``"always"``.
         """
         self.config = config or GuestConfig()
@@ -193,7 +193,7 @@ class Guest(Remote):
 
     @property
     def ssh_config(self) -> Path:
-        """A configuration file for ``ssh -F``, rsync, Ansible, testinfra; the host in it is the guest's name."""
+        """A configuration file for ``ssh -F``, rsync, Ansible, testinfra; its host is the guest's name."""
         login, directory = self._ssh_login(), self._live().directory
         known_hosts, path = directory / "known_hosts", directory / "ssh_config"
         known_hosts.write_text(login.known_hosts_text())
@@ -206,7 +206,7 @@ class Guest(Remote):
         *,
         check: bool = True,
         timeout: float = 60,
-        input: str | bytes | None = None,  # noqa: A002  # subprocess.run calls it that
+        input: str | bytes | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Result:
         """Run a command in the guest, as root, and wait for its end.
@@ -258,7 +258,7 @@ class Guest(Remote):
         return path
 
     def send_keys(self, *combinations: str) -> None:
-        """Press keys on the guest's keyboard, one combination after the other: ``"ctrl-alt-f2"``, ``"ret"``."""
+        """Press keys, one combination after the other: ``"ctrl-alt-f2"``, ``"ret"`` (QEMU's key names)."""
         for combination in combinations:
             keys_ = [{"type": "qcode", "data": key} for key in combination.split("-")]
             self.qmp.execute("send-key", keys=keys_)
@@ -318,7 +318,7 @@ class Guest(Remote):
         self.state = State.ENDED
 
     def kill(self) -> None:
-        """End the guest; nothing of it is left on the host. May be called twice, and before it was started."""
+        """End the guest; nothing of it is left on the host. May be called twice, and before the start."""
         self._log_out()
         if self._commands is not None:
             self._commands.close()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _CHUNK = 1 << 16
+_LEAVING_TIMEOUT = 2.0
 
 
 class LoopThread:
@@ -94,6 +95,9 @@ class LoopThread:
 
 
 async def _cancel_all() -> None:
+    # Being cancelled again would interrupt what a task does to clean up.
+    if leaving := [task for task in asyncio.all_tasks() if task.cancelling()]:
+        await asyncio.wait(leaving, timeout=_LEAVING_TIMEOUT)
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()

@@ -55,7 +55,7 @@ class PortShell:
         command: str | Sequence[str],
         *,
         timeout: float,
-        input: bytes = b"",  # noqa: A002  # subprocess.run calls it that
+        input: bytes = b"",
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run one command; see :class:`~pytest_kvm.channels.base.CommandChannel`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 # Where a module says what it is: NUL-terminated "key=value" strings in its .modinfo section.
 _MODINFO = re.compile(rb"\0(alias|depends)=([^\0]*)(?=\0)")
@@ -16,7 +16,7 @@ _MODINFO = re.compile(rb"\0(alias|depends)=([^\0]*)(?=\0)")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A kernel module: where it lies below ``lib/modules/RELEASE``, its content, and what it says of itself."""
+    """A kernel module: where it lies below ``lib/modules/RELEASE``, its content, and what it says."""
 
     path: str
     data: bytes

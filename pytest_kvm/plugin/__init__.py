@@ -59,7 +59,7 @@ def pytest_runtest_makereport(
     report.add_console_sections(item, call.when)
     if not report.is_ours(excinfo.value) or item.config.getoption("fulltrace"):
         return (yield)
-    with report.to_the_point(call):
+    with report.to_the_point(call, excinfo):
         made = yield
         if call.when != "call":
             made.longrepr = report.words_only(excinfo.value)

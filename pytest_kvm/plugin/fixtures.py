@@ -97,8 +97,14 @@ def guest_config(
     from pytest_kvm import GuestConfig
 
     dimensions = {
-        **{"image": kvm_image, "arch": kvm_arch, "machine": kvm_machine, "cpu": kvm_cpu, "smp": kvm_smp},
-        **{"memory": kvm_memory, "drives": kvm_drives, "netdevs": kvm_netdevs},
+        "image": kvm_image,
+        "arch": kvm_arch,
+        "machine": kvm_machine,
+        "cpu": kvm_cpu,
+        "smp": kvm_smp,
+        "memory": kvm_memory,
+        "drives": kvm_drives,
+        "netdevs": kvm_netdevs,
     }
     return GuestConfig.of(**{**fields(request.config), **marker_fields(request.node), **dimensions})
 

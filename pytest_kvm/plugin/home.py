@@ -67,7 +67,7 @@ class Home:
         tally(self._config).add([guest.boot_seconds or 0.0], f"{guest.accel} ({guest.accel_reason})")
 
     def _say(self, line: str) -> None:
-        """Show progress on the terminal, past pytest's capture: an image is being built and it takes a while."""
+        """Show progress on the terminal, past pytest's capture: building an image takes a while."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if capture is None or terminal is None:

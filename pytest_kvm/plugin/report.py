@@ -84,10 +84,8 @@ def is_ours(error: BaseException) -> bool:
 
 
 @contextmanager
-def to_the_point(call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Have a report made that shows the test's own lines and what the error says, not how it was found out."""
-    excinfo = call.excinfo
-    assert excinfo is not None
+def to_the_point(call: pytest.CallInfo[None], excinfo: pytest.ExceptionInfo[BaseException]) -> Iterator[None]:
+    """Have a report made that shows the test's own lines and what the error says, no more."""
     value, before = excinfo.value, excinfo.value.__traceback__
     kept = value.__cause__, value.__context__, value.__suppress_context__
     value.__cause__ = None

@@ -28,7 +28,7 @@ class Guest:
     def __init__(self) -> None:
         self.pieces: list[int] = []
 
-    def __call__(self, command: str, *, timeout: float, input: bytes | None = None) -> Result:  # noqa: A002
+    def __call__(self, command: str, *, timeout: float, input: bytes | None = None) -> Result:
         assert timeout > 0
         if input is not None:
             self.pieces.append(len(input))
@@ -202,7 +202,7 @@ def hostile(*members: tuple[tarfile.TarInfo, bytes]) -> Callable[..., Result]:
         for info, data in members:
             tar.addfile(info, io.BytesIO(data) if info.size else None)
 
-    def run(command: str, *, timeout: float, input: bytes | None = None) -> Result:  # noqa: A002
+    def run(command: str, *, timeout: float, input: bytes | None = None) -> Result:
         assert shlex.split(command)[:3] == ["tar", "-cf", "-"]
         return make_result(command, 0, stream.getvalue(), b"")
 
@@ -273,7 +273,7 @@ def test_special_files_are_left_out(tmp_path: Path) -> None:
 def test_an_archive_that_is_none(tmp_path: Path) -> None:
     """A guest without a proper tar is said to have sent no archive."""
 
-    def run(command: str, *, timeout: float, input: bytes | None = None) -> Result:  # noqa: A002
+    def run(command: str, *, timeout: float, input: bytes | None = None) -> Result:
         return make_result(command, 0, b"tar: not found", b"")
 
     with pytest.raises(KvmError, match=r"^get: the guest sent no archive"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -284,3 +285,19 @@ def test_a_qemu_that_ends_instead_of_greeting() -> None:
     assert time.monotonic() - start < 5
     loop.close()
     ours.close()
+
+
+def test_a_connection_that_was_given_up_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the loop lets a cancelled connect finish its own clean-up: no transport is left open."""
+    unraisable: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda seen: unraisable.append(seen.exc_value))
+    for _ in range(5):
+        loop = LoopThread("test")
+        ours, theirs = socket.socketpair()
+        with pytest.raises(TimeoutError):
+            Qmp(loop, ours, timeout=0.02)
+        loop.close()
+        ours.close()
+        theirs.close()
+    gc.collect()
+    assert unraisable == []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,7 +151,8 @@ def test_nothing_outlives_pytest(
     process.send_signal(number)
     process.wait(20)
     no_leftovers(within=1.0)
-    assert not os.path.exists(f"/proc/{(pytester.path / 'running').read_text()}/fd/0")
+    pid = (pytester.path / "running").read_text()
+    assert not Path(f"/proc/{pid}/fd/0").exists()
 
 
 def test_image_by_declared_name_and_path(pytester: pytest.Pytester) -> None:
