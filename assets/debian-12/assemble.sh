@@ -5,8 +5,8 @@
 set -eux
 
 esp_mib=16
-root_start=$((1 + esp_mib))           # before the first partition: 1 MiB
-root_mib=$(($1 - root_start - 1))     # after the last one, for the second table: 1 MiB
+root_start=$((1 + esp_mib))       # before the first partition: 1 MiB
+root_mib=$(($1 - root_start - 1)) # after the last one, for the second table: 1 MiB
 
 mkdir tree
 tar --extract --file=root.tar --directory=tree --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*'
@@ -14,10 +14,11 @@ rm root.tar
 # Nothing is newer than what the packages' scripts made of it: systemd has nothing to update on first boot
 touch tree/etc/.updated tree/var/.updated
 
-own() {
+libraries=tree/usr/lib/x86_64-linux-gnu
+own() { # by its path below the tree; /lib64 would be a link to the host's loader
     program=tree$1
     shift
-    tree/lib64/ld-linux-x86-64.so.2 --library-path tree/usr/lib/x86_64-linux-gnu "$program" "$@"
+    $libraries/ld-linux-x86-64.so.2 --library-path $libraries "$program" "$@"
 }
 
 truncate --size="${1}M" disk.raw

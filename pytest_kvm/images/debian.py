@@ -258,7 +258,7 @@ def _mmdebstrap(work: Path) -> list[str]:
         "--architectures=amd64",
         f"--include={','.join(PACKAGES)}",
         f"--keyring={KEYRING}",
-        f"--keyring={trusted}",
+        *([f"--keyring={trusted}"] if trusted and Path(trusted).is_dir() else []),
         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
         *(f"--dpkgopt=path-include={path}" for path in INCLUDED),
         f"--setup-hook={shlex.join(['upload', str(transport), conf])}",

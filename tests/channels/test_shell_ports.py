@@ -172,6 +172,27 @@ def test_output_that_comes_with_the_exit_line_is_never_lost(connect: Connect) ->
         assert (result.returncode, result.stderr) == (7, "e" * 3000)
 
 
+class ControlFirst(LoopThread):
+    """Never gets round to reading the output before the control port."""
+
+    def drain(self, sock: socket.socket, received: Callable[[bytes], None]) -> None:
+        if getattr(received, "__name__", "") == "_heard":
+            super().drain(sock, received)
+        else:
+            sock.setblocking(False)
+
+
+def test_an_exit_line_that_is_read_first() -> None:
+    """Output that nobody has read yet when the exit line is seen is fetched then."""
+    loop, guest = ControlFirst("test"), FakeGuest(run_really)
+    channel = PortShell(loop, *guest.host_ends)
+    result = channel.run("echo out; echo err >&2", timeout=5)
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+    channel.close()
+    guest.end()
+    loop.close()
+
+
 def test_a_command_that_takes_too_long_is_killed(connect: Connect) -> None:
     """The error says so and carries what had been printed; the next command works."""
 

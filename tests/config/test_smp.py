@@ -80,6 +80,7 @@ def test_count_is_what_is_there_at_start(smp: Smp, count: int) -> None:
         {"cpus": 4, "sockets": 3},
         {"cpus": 3, "sockets": 2, "cores": 2},
         {"cpus": 4, "threads": 3},
+        {"cpus": 8, "sockets": 2, "cores": 2},
         {"cpus": 5, "maxcpus": 4},
         {"cpus": 4, "maxcpus": 8, "sockets": 3, "cores": 2},
         {"maxcpus": 6, "sockets": 2, "cores": 2, "threads": 2},
