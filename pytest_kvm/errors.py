@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_kvm.result import printable
 
@@ -130,6 +130,15 @@ def describe_exit(code: int | None) -> str:
     if code is None:
         return "still running"
     return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+_Error = TypeVar("_Error", bound=KvmError)
+
+
+def with_console(error: _Error, tail: str) -> _Error:
+    """Add the console's last lines to an error as a note, and return it."""
+    error.add_note(f"Last lines of the console:\n{tail}" if tail else "The console printed nothing.")
+    return error
 
 
 def did_you_mean(word: str, choices: Iterable[str], *, most: int = 12) -> str:

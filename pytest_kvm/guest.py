@@ -13,7 +13,15 @@ from pytest_kvm.channels import usernet
 from pytest_kvm.channels.remote import Remote
 from pytest_kvm.config import GuestConfig
 from pytest_kvm.config.options import size_in_bytes
-from pytest_kvm.errors import BootTimeout, CommandError, CommandTimeout, GuestDied, KvmError, describe_exit
+from pytest_kvm.errors import (
+    BootTimeout,
+    CommandError,
+    CommandTimeout,
+    GuestDied,
+    KvmError,
+    describe_exit,
+    with_console,
+)
 from pytest_kvm.images import cache as cache_
 from pytest_kvm.images import catalog
 from pytest_kvm.images.keys import keys
@@ -351,37 +359,18 @@ class Guest(Remote):
 
     def _await_ready(self) -> None:
         timeout = self.config.boot_timeout or self.image.boot_timeout * self._scale
-        if self._commands is None:
-            self._commands = self._choose_channel()
+        foreign = self.config.initrd != self.image.initrd and self.image.disk is None
+        if self._commands is None and not foreign:
+            self._commands = self._live().command_channel(self.image.channels, self._ssh_login)
         if self._commands is None:
             return
         try:
             with self._watched():
                 self._commands.wait_ready(timeout)
         except TimeoutError as error:
-            tail = self.console.tail()
             slow = "" if self.accel == "kvm" else f" (under TCG: {self.accel_reason})"
-            timed_out = BootTimeout(f'guest "{self.name}" was not ready within {timeout:g} s{slow}: {error}')
-            timed_out.add_note(
-                f"Last lines of the console:\n{tail}" if tail else "The console printed nothing."
-            )
-            raise timed_out from error
-
-    def _choose_channel(self) -> CommandChannel | None:
-        """Return the fastest way to run commands that the image has."""
-        launch, channels = self._live(), self.image.channels
-        foreign = self.config.initrd != self.image.initrd and self.image.disk is None
-        if foreign or not channels:
-            return None
-        if launch.shell is not None:
-            return launch.shell
-        if "agent" in channels:
-            from pytest_kvm.channels.agent import GuestAgent
-
-            return GuestAgent(launch.loop, launch.agent_socket)
-        from pytest_kvm.channels.ssh import SshShell
-
-        return SshShell(self._ssh_login())
+            message = f'guest "{self.name}" was not ready within {timeout:g} s{slow}: {error}'
+            raise with_console(BootTimeout(message), self.console.tail()) from error
 
     def _ssh_login(self) -> SshLogin:
         from pytest_kvm.channels.ssh import SshLogin
@@ -407,5 +396,4 @@ class Guest(Remote):
             code = self._live().process.wait(1)
             why = "exit" if code is None or code >= 0 else "signal"
             died = GuestDied(f'guest "{self.name}" is gone: QEMU ended, {describe_exit(code)}', why=why)
-            died.add_note(f"Last lines of the console:\n{self.console.tail()}")
-            raise died from error
+            raise with_console(died, self.console.tail()) from error

@@ -19,9 +19,12 @@ from pytest_kvm.qemu import argv, complaints, rundir
 from pytest_kvm.qemu.process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from pytest_kvm.channels.base import CommandChannel
     from pytest_kvm.channels.qmp import Qmp
+    from pytest_kvm.channels.ssh import SshLogin
     from pytest_kvm.config import GuestConfig
     from pytest_kvm.images.image import Image
     from pytest_kvm.images.keys import Keys
@@ -89,10 +92,24 @@ class Launch:
         ports = [self._sockets[name] for name in _SHELL_PORTS if name in self._sockets]
         self.shell = PortShell(self.loop, *ports) if ports else None
 
-    @property
-    def agent_socket(self) -> socket.socket:
-        """The guest agent's port."""
-        return self._sockets[_AGENT_PORT]
+    def command_channel(
+        self, channels: Sequence[str], login: Callable[[], SshLogin]
+    ) -> CommandChannel | None:
+        """Return the fastest way to run commands out of those that the image has.
+
+        :param login: tells where SSH is to be had; only called when nothing else is.
+        """
+        if self.shell is not None:
+            return self.shell
+        if _AGENT_PORT in self._sockets:
+            from pytest_kvm.channels.agent import GuestAgent
+
+            return GuestAgent(self.loop, self._sockets[_AGENT_PORT])
+        if "ssh" in channels:
+            from pytest_kvm.channels.ssh import SshShell
+
+            return SshShell(login())
+        return None
 
     @property
     def qmp(self) -> Qmp:

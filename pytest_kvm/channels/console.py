@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pexpect import EOF, TIMEOUT
 from pexpect.spawnbase import SpawnBase
 
-from pytest_kvm.errors import ConsoleTimeout
+from pytest_kvm.errors import ConsoleTimeout, with_console
 from pytest_kvm.result import printable, readable
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ class Console(_Spawn):
         wanted = " or ".join(repr(getattr(pattern, "pattern", pattern)) for pattern in each)
         seconds = self.timeout if timeout == -1 else timeout
         error = _PexpectTimeout(f"the console did not say {wanted} within {seconds:g} s")
-        tail = self.tail()
-        error.add_note(f"Last lines of the console:\n{tail}" if tail else "The console printed nothing.")
-        return error
+        return with_console(error, self.tail())
 
     def _received(self, data: bytes) -> None:
         if data:

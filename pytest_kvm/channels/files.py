@@ -57,8 +57,12 @@ def get(run: Run, remote: str, local: Path, timeout: float) -> Path:
     :return: the path of the copy.
     :raise KvmError: when the guest's archive would write anywhere else.
     """
-    source = PurePosixPath(remote)
-    target = local / source.name if local.is_dir() else local
+    target = local / PurePosixPath(remote).name if local.is_dir() else local
+    # A link as the source is followed, as cp does; what it leads to may have another name.
+    path = run(
+        f"readlink -e -- {shlex.quote(remote)} || ls -d -- {shlex.quote(remote)}", timeout=timeout
+    ).stdout
+    source = PurePosixPath(path.removesuffix("\n"))
     parent, name = shlex.quote(str(source.parent)), shlex.quote(source.name)
     archive = run(f"tar -cf - -C {parent} -- {name}", timeout=timeout).stdout_bytes
     try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pytest_kvm.channels.base import timed_out
 from pytest_kvm.errors import CommandTimeout
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 PORTS = ("control", "stdout", "stderr")
 PORT_PREFIX = "org.pytest-kvm."
 # How long a killed command may take to be gone before the guest counts as hung.
-_KILL_GRACE = 10.0
+_KILL_GRACE, _INTERRUPT_GRACE = 10.0, 1.0
 
 
 class PortShell:
@@ -81,8 +82,14 @@ class PortShell:
             except ConnectionError:
                 self._gone = True
                 raise
+            except BaseException:  # an interrupt: the guest may be used again, as one of a wider scope
+                self._kill(_INTERRUPT_GRACE)
+                raise
             if not ended:
-                self._kill(command, timeout)
+                self._kill(_KILL_GRACE)
+                outcome = "could not be killed: the guest hangs" if self._busy else "was killed"
+                printed, complained = readable(bytes(self._out)), readable(bytes(self._err))
+                raise timed_out(command, timeout, outcome, stdout=printed, stderr=complained)
             self._busy = False
             return make_result(command, self._status or 0, bytes(self._out), bytes(self._err))
 
@@ -98,19 +105,14 @@ class PortShell:
             self._closed = True
             self._loop.release(*self._sockets)
 
-    def _kill(self, command: str | Sequence[str], timeout: float) -> NoReturn:
-        """Kill the running command; return when both it and its killer have answered.
+    def _kill(self, grace: float) -> None:
+        """Kill the running command, and wait until both it and its killer have answered.
 
-        Otherwise the kill could hit the next command.
+        Otherwise the kill could hit the next command. While one of them has not, the channel stays busy.
         """
-        try:
-            self._loop.send(self._stderr, b"kill\n", _KILL_GRACE)
-            self._busy = not self._wait(lambda: self._killed and self._status is not None, _KILL_GRACE)
-        except TimeoutError:
-            self._busy = True
-        outcome = "could not be killed: the guest hangs" if self._busy else "was killed"
-        printed, complained = readable(bytes(self._out)), readable(bytes(self._err))
-        raise timed_out(command, timeout, outcome, stdout=printed, stderr=complained)
+        with suppress(TimeoutError):
+            self._loop.send(self._stderr, b"kill\n", grace)
+            self._busy = not self._wait(lambda: self._killed and self._status is not None, grace)
 
     def _wait(self, condition: Callable[[], bool], timeout: float) -> bool:
         with self._arrived:

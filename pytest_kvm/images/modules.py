@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pytest_kvm.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +34,7 @@ def choose(tree: Path, names: Iterable[str]) -> dict[str, Module]:
     :param tree: ``lib/modules/RELEASE`` of the kernel.
     :param names: without ``.ko``; those built into the kernel, or unknown to it, are passed over.
     """
-    files = {_canonical(path.name.removesuffix(".ko")): path for path in sorted(tree.rglob("*.ko"))}
+    files = {_canonical(path.name.partition(".ko")[0]): path for path in sorted(tree.rglob("*.ko*"))}
     chosen: dict[str, Module] = {}
 
     def add(name: str) -> None:
@@ -69,11 +73,24 @@ def _add_needed(modules: dict[str, Module], name: str, needed: list[str]) -> Non
 
 
 def _read(path: Path, tree: Path) -> Module:
-    data = path.read_bytes()
+    data = _uncompressed(path)
     said = [(key, value.decode("ascii", "replace")) for key, value in _MODINFO.findall(data)]
     depends = [word for key, value in said if key == b"depends" for word in value.split(",") if word]
     aliases = [value for key, value in said if key == b"alias"]
-    return Module(str(path.relative_to(tree)), data, tuple(map(_canonical, depends)), tuple(aliases))
+    place = str(path.relative_to(tree).with_suffix("") if path.suffix != ".ko" else path.relative_to(tree))
+    return Module(place, data, tuple(map(_canonical, depends)), tuple(aliases))
+
+
+def _uncompressed(path: Path) -> bytes:
+    """Return a module's content; busybox loads none that is compressed."""
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix != ".ko":
+        raise ImageError(f"{path}: compressed in a way that is not understood here; unpack it first (unzstd)")
+    return data
 
 
 def _canonical(name: str) -> str:

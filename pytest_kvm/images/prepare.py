@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Closed by default: a test that reaches the network depends on it. "user" alone opens it.
 _CLOSED_NETWORK = NetDev(backend="user", options={"restrict": "on"})
 _FW_CFG = "opt/org.pytest-kvm"
+_OWN_IDS = {"qmp", "console", "seed", "ports", "rng0", "balloon0", "pvpanic0"}
 _Device = TypeVar("_Device", Drive, NetDev, Serial)
 
 
@@ -44,6 +46,7 @@ def with_image(config: GuestConfig, image: Image) -> GuestConfig:
     kernel = config.kernel or image.kernel
     drives = _image_drive(image, config) + config.drives
     netdevs = (_CLOSED_NETWORK,) if config.netdevs is None else config.netdevs
+    taken = {*_OWN_IDS, *_given_ids(replace(config, drives=drives, netdevs=netdevs))}
     if config.append and kernel is None:
         raise ConfigError(
             f'append "{config.append}": only a kernel that is booted directly takes it; give a kernel'
@@ -60,9 +63,9 @@ def with_image(config: GuestConfig, image: Image) -> GuestConfig:
         append=_kernel_line(config, image, name) if kernel else None,
         firmware=config.firmware or image.firmware,
         devices=image.devices + config.devices,
-        drives=tuple(_numbered(drives, "drive")),
-        netdevs=tuple(_numbered(netdevs, "net")),
-        serials=tuple(_numbered(config.serials, "serial")),
+        drives=_numbered(drives, "drive", taken),
+        netdevs=_numbered(netdevs, "net", taken),
+        serials=_numbered(config.serials, "serial", taken),
     )
 
 
@@ -86,6 +89,18 @@ def prepare(config: GuestConfig, image: Image, keys: Keys, directory: Path) -> P
     return Prepared(disks=tuple(disks), firmware=_firmware(config, directory), fw_cfg=fw_cfg)
 
 
+def _given_ids(config: GuestConfig) -> set[str]:
+    """Return the ids that the config itself gives.
+
+    :raise ConfigError: when one is an id that every guest has already.
+    """
+    ids = {drive.id for drive in config.drives} | {netdev.id for netdev in config.netdevs or ()}
+    given = {id_ for id_ in ids | {serial.id for serial in config.serials} if id_}
+    if clash := sorted(given & _OWN_IDS):
+        raise ConfigError(f'id "{clash[0]}" is one that every guest has already; choose another')
+    return given
+
+
 def _image_drive(image: Image, config: GuestConfig) -> tuple[Drive, ...]:
     if image.disk is None:
         return ()
@@ -99,18 +114,16 @@ def _kernel_line(config: GuestConfig, image: Image, name: str) -> str:
     return " ".join(word for word in (image.append or "console=ttyS0", hostname, config.append) if word)
 
 
-def _numbered(devices: tuple[_Device, ...], prefix: str) -> list[_Device]:
-    taken = {device.id for device in devices}
+def _numbered(devices: tuple[_Device, ...], prefix: str, taken: set[str]) -> tuple[_Device, ...]:
+    """Give an id to each device that has none, by its place or, where that is taken, the next free one."""
     numbered = []
     for index, device in enumerate(devices):
-        if device.id is None:
-            free = (f"{prefix}{number}" for number in range(index, index + len(devices) + 1))
-            identifier = next(name for name in free if name not in taken)
-            taken.add(identifier)
-            numbered.append(replace(device, id=identifier))
-        else:
-            numbered.append(device)
-    return numbered
+        identifier = device.id or next(
+            name for number in count(index) if (name := f"{prefix}{number}") not in taken
+        )
+        taken.add(identifier)
+        numbered.append(replace(device, id=identifier))
+    return tuple(numbered)
 
 
 def _lay_out(drive: Drive, directory: Path) -> Disk:

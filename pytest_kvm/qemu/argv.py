@@ -102,7 +102,7 @@ def machine_args(config: GuestConfig, accel: str) -> list[str]:
 def cpu_args(config: GuestConfig) -> list[str]:
     """``-cpu`` and ``-smp``."""
     cpu = ["-cpu", str(config.cpu)] if config.cpu else []
-    return [*cpu, *(["-smp", str(config.smp)] if config.smp else [])]
+    return [*cpu, *(["-smp", str(config.smp)] if config.smp and str(config.smp) else [])]
 
 
 def memory_args(config: GuestConfig) -> list[str]:
@@ -200,7 +200,8 @@ def _socket_chardev(name: str, descriptor: int) -> list[str]:
 def disk_args(disk: Disk) -> list[str]:
     """``-blockdev`` for what holds the content, ``-device`` for what the guest sees."""
     drive = disk.drive
-    mode = _CACHE_MODES[drive.cache or ("unsafe" if disk.overlay else "writeback")]
+    throwaway = disk.overlay is not None or drive.file is None
+    mode = _CACHE_MODES[drive.cache or ("unsafe" if throwaway else "writeback")]
     # No layer looks for a backing file by itself: a hostile image must not open files of the host.
     node = _node(disk.file, disk.format, mode, read_only=drive.readonly or disk.overlay is not None)
     if disk.overlay is not None:

@@ -186,6 +186,17 @@ def test_what_is_not_there(guest: Guest, tmp_path: Path) -> None:
     assert "absent" in caught.value.result.stderr
 
 
+def test_a_link_as_the_source_is_followed(guest: Guest, tmp_path: Path) -> None:
+    """What a link leads to is copied, under the name that was asked for."""
+    (tmp_path / "real").write_text("content")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "into").mkdir()
+    copy = files.get(guest, str(tmp_path / "link"), tmp_path / "into", 5)
+    assert copy == tmp_path / "into" / "link"
+    assert not copy.is_symlink()
+    assert copy.read_text() == "content"
+
+
 def member(
     name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"evil"
 ) -> tuple[tarfile.TarInfo, bytes]:
@@ -203,6 +214,8 @@ def hostile(*members: tuple[tarfile.TarInfo, bytes]) -> Callable[..., Result]:
             tar.addfile(info, io.BytesIO(data) if info.size else None)
 
     def run(command: str, *, timeout: float, input: bytes | None = None) -> Result:
+        if command.startswith("readlink"):
+            return make_result(command, 0, shlex.split(command)[3].encode() + b"\n", b"")
         assert shlex.split(command)[:3] == ["tar", "-cf", "-"]
         return make_result(command, 0, stream.getvalue(), b"")
 
