@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ class Guest(Remote):
             :attr:`failed` is set, as :meth:`start` does when it fails), ``"always"``.
         """
         self.config = config or GuestConfig()
-        self.state = State.NEW
+        self._state = State.NEW
         self.accel = self.accel_reason = ""
         self.boot_seconds: float | None = None
         self._artifacts = artifacts or Path("kvm-artifacts")
@@ -98,7 +98,7 @@ class Guest(Remote):
         self._scale = 1.0
 
     def __enter__(self) -> Guest:
-        if self.state is State.NEW:
+        if self._state is State.NEW:
             self.start()
         return self
 
@@ -106,12 +106,17 @@ class Guest(Remote):
         self.kill()
 
     def __repr__(self) -> str:
-        return f"<Guest {self.name} {self.state.value}>"
+        return f"<Guest {self.name} {self._state.value}>"
 
     @property
     def name(self) -> str:
         """The guest's name."""
         return self.config.name or "guest"
+
+    @property
+    def state(self) -> State:
+        """Where in its life it is."""
+        return self._state
 
     @property
     def image(self) -> Image:
@@ -133,9 +138,7 @@ class Guest(Remote):
     @property
     def pid(self) -> int | None:
         """QEMU's process id."""
-        process = self._live().process
-        process.wait_started()
-        return process.pid
+        return self._live().process.wait_started()
 
     @property
     def artifacts(self) -> Path:
@@ -151,7 +154,7 @@ class Guest(Remote):
         :raise LaunchError: when QEMU ends at once.
         :raise BootTimeout: when the guest does not become ready; nothing is left of it then.
         """
-        if self.state is not State.NEW:
+        if self._state is not State.NEW:
             raise KvmError(f'guest "{self.name}" was started before; make a new one')
         config = with_image(self.config, self.image)
         qemu = binary.find(config.qemu, arch=self.arch)
@@ -160,7 +163,7 @@ class Guest(Remote):
         verdict = accel.choose(config.accel, qemu=qemu, cpu=cpu, cache=self._cache, payload=payload)
         self.accel, self.accel_reason = verdict.accel, verdict.reason
         self._scale = config.timeout_scale or accel.timeout_scale(self.accel)
-        self.config, self.state = config, State.BOOTING
+        self.config, self._state = config, State.BOOTING
         began = time.monotonic()
         try:
             kit = {"qemu": qemu, "accel": self.accel, "keys": keys(self._cache), "cache": self._cache}
@@ -173,7 +176,7 @@ class Guest(Remote):
             self.kill()
             raise
         self.boot_seconds = time.monotonic() - began
-        self.state = State.RUNNING
+        self._state = State.RUNNING
 
     @property
     def console(self) -> Console:
@@ -290,12 +293,12 @@ class Guest(Remote):
     def pause(self) -> None:
         """Stop the guest's processors."""
         self.qmp.execute("stop")
-        self.state = State.PAUSED
+        self._state = State.PAUSED
 
     def resume(self) -> None:
         """Let the guest's processors go on."""
         self.qmp.execute("cont")
-        self.state = State.RUNNING
+        self._state = State.RUNNING
 
     def reset(self) -> None:
         """Press the reset button and wait until the guest is ready again.
@@ -305,10 +308,10 @@ class Guest(Remote):
         self._log_out()
         if self._commands is not None:
             self._commands.restarted()
-        self.state = State.BOOTING
+        self._state = State.BOOTING
         self.qmp.execute("system_reset")
         self._await_ready()
-        self.state = State.RUNNING
+        self._state = State.RUNNING
 
     def shutdown(self, *, timeout: float | None = None) -> None:
         """Have the guest power itself off and wait until QEMU has ended.
@@ -323,7 +326,7 @@ class Guest(Remote):
             self.run("(sleep 0.1; poweroff) >/dev/null 2>&1 &")
         if self._live().process.wait(seconds) is None:
             raise CommandTimeout(f'guest "{self.name}" has not powered off within {seconds:g} s')
-        self.state = State.ENDED
+        self._state = State.ENDED
 
     def kill(self) -> None:
         """End the guest; nothing of it is left on the host. May be called twice, and before the start."""
@@ -331,14 +334,12 @@ class Guest(Remote):
         if self._commands is not None:
             self._commands.close()
             self._commands = None
-        self.state = State.ENDED
+        self._state = State.ENDED
         launch, self._launch = self._launch, None
         if launch is not None:
-            try:
+            with closing(launch):
                 if self._keep == "always" or (self._keep == "failed" and self.failed):
                     self._save_logs(launch)
-            finally:
-                launch.close()
 
     def console_tail(self) -> str:
         """Return the console's last lines, printable; nothing when the guest does not run."""
@@ -354,7 +355,7 @@ class Guest(Remote):
 
     def _live(self) -> Launch:
         if self._launch is None:
-            raise KvmError(f'guest "{self.name}" is not running (state: {self.state.value})')
+            raise KvmError(f'guest "{self.name}" is not running (state: {self._state.value})')
         return self._launch
 
     def _await_ready(self) -> None:
@@ -378,8 +379,8 @@ class Guest(Remote):
         if "ssh" not in self.image.channels:
             raise KvmError(f'image "{self.image.name}" has no SSH server')
         host, port = self.forward(22)
-        pair, pinned = keys(self._cache), self.image.provision is not None
-        host_key = pair.host_public if pinned else None
+        pair = keys(self._cache)
+        host_key = pair.host_public if self.image.provision else None
         return SshLogin(host=host, port=port, user=self.image.user, key=pair.user_private, host_key=host_key)
 
     def _log_out(self) -> None:

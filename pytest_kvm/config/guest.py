@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from pytest_kvm.config import options
@@ -79,6 +79,39 @@ class GuestConfig:
     qemu: str | None = None
     boot_timeout: float | None = None
     timeout_scale: float | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(  # what each field takes; what it then holds is said above
+            self,
+            *,
+            name: str | None = None,
+            image: str | Path | None = None,
+            arch: str | None = None,
+            machine: Machine | str | Mapping[str, Any] | None = None,
+            accel: str | None = None,
+            cpu: Cpu | str | Mapping[str, Any] | None = None,
+            smp: Smp | str | int | Mapping[str, Any] | None = None,
+            memory: str | int | None = None,
+            numa: Iterable[Numa | str | Mapping[str, Any]] = (),
+            drives: Iterable[Drive | str | Path | Mapping[str, Any]] = (),
+            netdevs: Iterable[NetDev | str | Mapping[str, Any]] | None = None,
+            serials: Iterable[Serial | str | Mapping[str, Any]] = (),
+            kernel: str | Path | None = None,
+            initrd: str | Path | None = None,
+            append: str | None = None,
+            firmware: str | None = None,
+            uuid: str | UUID | None = None,
+            smbios: Iterable[str] = (),
+            rtc: str | None = None,
+            boot: str | None = None,
+            display: str | None = None,
+            devices: Iterable[str] = (),
+            extra_args: Iterable[str] = (),
+            qemu: str | None = None,
+            boot_timeout: float | None = None,
+            timeout_scale: float | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name, convert in _CONVERTERS.items():

@@ -70,9 +70,10 @@ class Process:
         except FileNotFoundError:
             return ""
 
-    def wait_started(self) -> None:
-        """Wait until QEMU's process exists."""
+    def wait_started(self) -> int | None:
+        """Wait until QEMU's process exists and return its id."""
         self._read_until(lambda: self.pid is not None or self.exit_code is not None, _START_TIMEOUT)
+        return self.pid
 
     def wait(self, timeout: float) -> int | None:
         """Wait until QEMU has ended and return its exit code; ``None`` when the time is over."""

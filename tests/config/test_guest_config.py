@@ -89,7 +89,7 @@ def test_memory_has_one_form(given: Any, canonical: str) -> None:
 
 def test_a_path_is_a_drive() -> None:
     """``drives=[tmp_path / "a.img"]`` names a file, whatever its name holds."""
-    (drive,) = GuestConfig(drives=[Path("a,b=c.img")]).drives  # type: ignore[arg-type]
+    (drive,) = GuestConfig(drives=[Path("a,b=c.img")]).drives
     assert drive == Drive(file=Path("a,b=c.img"))
 
 

@@ -21,7 +21,7 @@ def test_nothing_is_left_of_a_guest(no_leftovers: Callable[[], None]) -> None:
     """Process, supervisor, run directory, thread and descriptors are gone when the block ends."""
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     with Guest(GuestConfig(name="brief")) as guest:
-        assert guest.state is State.RUNNING
+        assert guest.state.value == "running"
         pid, log = guest.pid, guest.console.log
         assert Path(f"/proc/{pid}").exists()
         assert log.exists()
