@@ -78,7 +78,11 @@ class Launch:
         finally:
             for _, theirs in pairs.values():
                 theirs.close()
-        self._serve(config)
+        try:
+            self._serve(config)
+        except BaseException:
+            self.process.close()
+            raise
 
     def _serve(self, config: GuestConfig) -> None:
         self.loop = LoopThread(f"pytest-kvm {config.name}")
@@ -92,6 +96,11 @@ class Launch:
         ports = [self._sockets[name] for name in _SHELL_PORTS if name in self._sockets]
         self.shell = PortShell(self.loop, *ports) if ports else None
 
+    @property
+    def agent_socket(self) -> socket.socket:
+        """The guest agent's port, where the image serves it."""
+        return self._sockets[_AGENT_PORT]
+
     def command_channel(
         self, channels: Sequence[str], login: Callable[[], SshLogin]
     ) -> CommandChannel | None:
@@ -104,7 +113,7 @@ class Launch:
         if _AGENT_PORT in self._sockets:
             from pytest_kvm.channels.agent import GuestAgent
 
-            return GuestAgent(self.loop, self._sockets[_AGENT_PORT])
+            return GuestAgent(self.loop, self.agent_socket)
         if "ssh" in channels:
             from pytest_kvm.channels.ssh import SshShell
 

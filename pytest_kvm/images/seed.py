@@ -45,17 +45,22 @@ def user_data(user: str, keys: Keys) -> str:
         "users": people,
         "growpart": {"mode": "auto"},
         "write_files": [{"path": _SHELL, "permissions": "0755", "content": asset("shell").read_text()}],
-        "runcmd": [["sh", "-c", _START_SHELL]],
+        "bootcmd": [["sh", "-c", _START_SHELL]],
     }
     return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
 
 
-# A service of its own outlives cloud-init's; without systemd a session of its own does.
-_START_SHELL = (
-    "modprobe -q virtio_console; "
-    f"if command -v systemd-run >/dev/null; then systemd-run --unit=pytest-kvm-shell {_SHELL}; "
-    f"else setsid {_SHELL} </dev/null >/dev/null 2>&1 & fi"
-)
+# bootcmd runs at every boot (runcmd only at the first), early, and before write_files at the first one. With
+# systemd the shell is a service, queued until cloud-init is done: an idle guest is worth waiting for.
+_RUN_SHELL = f"until [ -x {_SHELL} ]; do sleep 0.2; done; exec {_SHELL}"
+_START_SHELL = f"""
+modprobe -q virtio_console
+if command -v systemd-run >/dev/null; then
+    systemd-run --no-block --unit=pytest-kvm-shell -p After=cloud-final.service sh -c '{_RUN_SHELL}'
+else
+    setsid sh -c '{_RUN_SHELL}' </dev/null >/dev/null 2>&1 &
+fi
+"""
 
 
 def network_config() -> str:

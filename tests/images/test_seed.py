@@ -89,7 +89,7 @@ def test_the_command_shell_gets_in(made: Keys) -> None:
     (file,) = config["write_files"]
     assert file["content"] == asset("shell").read_text()
     assert file["permissions"] == "0755"
-    ((program, option, script),) = config["runcmd"]
+    ((program, option, script),) = config["bootcmd"]
     assert (program, option) == ("sh", "-c")
     assert file["path"] in script
     assert subprocess.run(["/bin/sh", "-n", "-c", script], check=False).returncode == 0
