@@ -6,14 +6,20 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_kvm.errors import KvmError
+from pytest_kvm.errors import HostError, KvmError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_HOST_LACKS = 3
+
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; an error of ours is one line on standard error."""
+    """Run the command and return its exit status.
+
+    An error of ours is one line on standard error, and the status is 1, or 3 when it is this host that lacks
+    something, so that a script can go on without.
+    """
     arguments = _parser().parse_args(words)
     try:
         return int(arguments.run(arguments))
@@ -21,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"pytest-kvm: {error}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
-        return 1
+        return _HOST_LACKS if isinstance(error, HostError) else 1
     except KeyboardInterrupt:
         return 130
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,12 @@ def run_build(arguments: argparse.Namespace) -> int:
                 "--kernel and --busybox go together, with or without --modules, and with tiny alone"
             )
         image = TINY.build_from_files(
-            place, kernel=own[0], busybox=own[1], modules_tree=arguments.modules, say=print
+            place, kernel=own[0], busybox=own[1], modules_tree=arguments.modules, say=_say
         )
     else:
         if arguments.rebuild:
             shutil.rmtree(source.directory(place), ignore_errors=True)
-        image = source.image(place, print)
+        image = source.image(place, _say)
     print(f"{image.name}: {image.disk or image.kernel}")
     return 0
 
@@ -84,6 +85,10 @@ def run_prune(arguments: argparse.Namespace) -> int:
             print(f"removed {path.name}")
     print(f"freed {freed >> 20} MiB")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _size(directory: Path) -> int:

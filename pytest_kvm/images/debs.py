@@ -60,29 +60,14 @@ def _download(source: Sequence[str], packages: Sequence[str], downloads: Path) -
 
 def _real_kernel(source: Sequence[str], meta: str, downloads: Path) -> str | None:
     """Return the kernel package that a meta package stands for today."""
-    result = subprocess.run(
-        ["apt-cache", *source, "depends", "--important", meta],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        cwd=downloads,
-        timeout=_TIMEOUT,
-        check=False,
-    )
+    result = _run(["apt-cache", *source, "depends", "--important", meta], downloads)
     words = result.stdout.split()
     return next((word for word in words[1:] if word.startswith("linux-image-")), None)
 
 
 def _apt(arguments: Sequence[str], directory: Path) -> str | None:
-    result = subprocess.run(
-        ["apt-get", "--quiet", "--quiet", *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        cwd=directory,
-        timeout=_TIMEOUT,
-        check=False,
-    )
+    """Run apt-get and return its complaint, if it has one."""
+    result = _run(["apt-get", "--quiet", "--quiet", *arguments], directory)
     if result.returncode == 0:
         return None
     complaints = [line for line in result.stderr.splitlines() if line.startswith("E:")]
@@ -102,13 +87,18 @@ def _own_lists(directory: Path) -> list[str]:
 
 
 def _unpack(archive: Path, root: Path) -> None:
-    result = subprocess.run(
-        ["dpkg-deb", "--extract", str(archive), str(root)],
+    result = _run(["dpkg-deb", "--extract", str(archive), str(root)], archive.parent)
+    if result.returncode:
+        raise ImageError(f"{archive.name} cannot be unpacked: {result.stderr.strip()}")
+
+
+def _run(argv: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        cwd=directory,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=_TIMEOUT,
         check=False,
     )
-    if result.returncode:
-        raise ImageError(f"{archive.name} cannot be unpacked: {result.stderr.strip()}")
