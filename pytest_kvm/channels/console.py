@@ -55,7 +55,7 @@ class Console(_Spawn):
         self._loop, self._sock = loop, sock
         self._file = log.open("ab", buffering=0)
         self._arrived = threading.Condition()
-        self._pending = ""
+        self._pending: list[str] = []
         self._ended = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         loop.drain(sock, self._received)
@@ -80,7 +80,9 @@ class Console(_Spawn):
         with self._arrived:
             self._arrived.wait_for(lambda: self._pending or self._ended, seconds)
             if self._pending:
-                data, self._pending = self._pending[:size], self._pending[size:]
+                arrived = "".join(self._pending)
+                data, rest = arrived[:size], arrived[size:]
+                self._pending = [rest] if rest else []
                 self._note(data, "read")
                 return data
             if self._ended:
@@ -168,7 +170,8 @@ class Console(_Spawn):
         if data:
             self._file.write(data)
         with self._arrived:
-            self._pending += self._utf8.decode(data, final=not data)
+            if text := self._utf8.decode(data, final=not data):
+                self._pending.append(text)
             self._ended = not data
             self._arrived.notify_all()
 
