@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from pytest_kvm.images.image import Say
 
 _TIMEOUT = 900.0
+# Only what a package cannot do without.
+_FIRMLY = [
+    f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+]
 
 
 def fetch(packages: Sequence[str], directory: Path, say: Say) -> list[str]:
-    """Download packages by name and unpack them all under ``directory/root``.
+    """Download packages and what they depend on, and unpack them all under ``directory/root``.
+
+    Of a kernel's meta package the kernel alone is taken: what else it depends on serves an installed system.
 
     :return: name and version of each, ``busybox-static_1.35.0-4_amd64``.
     :raise HostError: when this host has no apt.
@@ -36,33 +42,29 @@ def fetch(packages: Sequence[str], directory: Path, say: Say) -> list[str]:
             say("refreshing the package lists")
             _apt([*source, "update"], downloads)
         say(f"downloading {', '.join(packages)}")
-        error = _download(source, packages, downloads)
-        if error is None:
+        names = [name for package in packages for name in _needed(source, package, downloads)]
+        complaint = _apt([*source, "download", *dict.fromkeys(names or packages)], downloads)
+        if names and complaint is None:
             break
     else:
-        raise ImageError(f"apt-get download failed: {error}")
+        raise ImageError(f"apt-get download failed: {complaint or 'the packages are unknown'}")
     archives = sorted(downloads.glob("*.deb"))
     for archive in archives:
         _unpack(archive, directory / "root")
     return [archive.stem.replace("%3a", ":") for archive in archives]
 
 
-def _download(source: Sequence[str], packages: Sequence[str], downloads: Path) -> str | None:
-    """Download into a directory; return apt's complaint if it has one."""
-    names = list(packages)
-    if kernels := [name for name in names if name.startswith("linux-image-")]:
-        kernel = _real_kernel(source, kernels[0], downloads)
-        if kernel is None:
-            return f"apt knows no package {kernels[0]}"
-        names[names.index(kernels[0])] = kernel
-    return _apt([*source, "download", *names], downloads)
-
-
-def _real_kernel(source: Sequence[str], meta: str, downloads: Path) -> str | None:
-    """Return the kernel package that a meta package stands for today."""
-    result = _run(["apt-cache", *source, "depends", "--important", meta], downloads)
-    words = result.stdout.split()
-    return next((word for word in words[1:] if word.startswith("linux-image-")), None)
+def _needed(source: Sequence[str], package: str, downloads: Path) -> list[str]:
+    """Return the packages to download for one; none when apt does not know it."""
+    listing = _run(["apt-cache", *source, "depends", *_FIRMLY, package], downloads).stdout.splitlines()
+    if package.startswith("linux-image-"):
+        return [
+            name for line in listing if (name := line.partition("Depends: ")[2]).startswith("linux-image-")
+        ]
+    listing = _run(
+        ["apt-cache", *source, "depends", "--recurse", *_FIRMLY, package], downloads
+    ).stdout.splitlines()
+    return [line for line in listing if line[:1].isalnum()]
 
 
 def _apt(arguments: Sequence[str], directory: Path) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -25,24 +26,7 @@ if TYPE_CHECKING:
 
 # The cloud kernel boots twice as fast under TCG as the general one: it is not compressed with xz.
 _KERNEL = "linux-image-cloud-amd64"
-_PACKAGES = (
-    "busybox-static",
-    "dropbear-bin",
-    "libtomcrypt1",
-    "libtommath1",
-    "libgmp10",
-    "libcrypt1",
-    "zlib1g",
-    "libc6",
-)
-_LIBRARIES = (
-    "libtomcrypt.so.1",
-    "libtommath.so.1",
-    "libgmp.so.10",
-    "libcrypt.so.1",
-    "libz.so.1",
-    "libc.so.6",
-)
+_PACKAGES = ("busybox-static", "dropbear-bin")
 _MODULES = (
     *(
         "virtio_pci",
@@ -122,10 +106,9 @@ def build_from_packages(place: Path, say: Say) -> None:
     work.mkdir()
     versions = debs.fetch((_KERNEL, *_PACKAGES), work, say)
     root = work / "root"
-    (kernel,) = root.glob("boot/vmlinuz-*")
-    (tree,) = root.glob("lib/modules/*")
     say("packing the initramfs")
-    _write(place, kernel, root / "bin/busybox", tree, root, versions)
+    kernel, tree, busybox = (_one(root, name) for name in ("boot/vmlinuz-*", "lib/modules/*", "bin/busybox"))
+    _write(place, kernel, busybox, tree, root, versions)
     shutil.rmtree(work)
 
 
@@ -165,18 +148,10 @@ def _add_base(archive: Initramfs, busybox: Path) -> None:
 
 def _applets(busybox: Path) -> list[str]:
     """Ask busybox what it can do; it is a static program for this host's architecture."""
-    try:
-        result = subprocess.run(
-            [str(busybox), "--list"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ImageError(f"{busybox}: does not run as busybox: {error}") from error
-    return [name for name in result.stdout.split() if name != "busybox"]
+    applets = _output([str(busybox), "--list"]).split()
+    if "sh" not in applets:
+        raise ImageError(f"{busybox}: is no busybox with a shell")
+    return [name for name in applets if name != "busybox"]
 
 
 def _add_modules(archive: Initramfs, tree: Path) -> None:
@@ -190,18 +165,35 @@ def _add_modules(archive: Initramfs, tree: Path) -> None:
 
 
 def _add_dropbear(archive: Initramfs, root: Path) -> None:
-    archive.file("usr/sbin/dropbear", (root / "usr/sbin/dropbear").read_bytes(), 0o755)
-    archive.file("usr/lib64/ld-linux-x86-64.so.2", _library(root, "ld-linux-x86-64.so.2"), 0o755)
-    for name in _LIBRARIES:
-        archive.file(f"usr/lib/x86_64-linux-gnu/{name}", _library(root, name), 0o755)
+    """Add the SSH server, and the libraries that its own loader finds for it."""
+    dropbear, loader = _one(root, "sbin/dropbear"), _one(root, "lib*/**/ld-linux-x86-64.so.2")
+    directories = ":".join(str(path) for path in root.glob("**/lib/x86_64-linux-gnu"))
+    listing = _output([str(loader), "--library-path", directories, "--list", str(dropbear)])
+    archive.file("usr/sbin/dropbear", dropbear.read_bytes(), 0o755)
+    archive.file("usr/lib64/ld-linux-x86-64.so.2", loader.read_bytes(), 0o755)
+    for name, path in re.findall(r"(\S+) => (/\S+)", listing):
+        if Path(path).is_relative_to(root):
+            archive.file(f"usr/lib/x86_64-linux-gnu/{name}", Path(path).read_bytes(), 0o755)
 
 
-def _library(root: Path, name: str) -> bytes:
-    for directory in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
-        path = root / directory / name
-        if path.exists():
-            return path.read_bytes()
-    raise ImageError(f"the packages hold no {name}")
+def _one(root: Path, pattern: str) -> Path:
+    """Find a file of the packages, below ``/usr`` or, in older releases, beside it."""
+    for directory in (root / "usr", root):
+        if found := sorted(directory.glob(pattern)):
+            return found[0]
+    raise ImageError(f"the packages hold no {pattern}")
+
+
+def _output(argv: list[str]) -> str:
+    """Run a program of the guest's on this host and return what it prints."""
+    try:
+        result = subprocess.run(
+            argv, capture_output=True, text=True, check=True, timeout=30, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise ImageError(f"{argv[0]}: does not run here: {said.strip()}") from error
+    return result.stdout
 
 
 def _describe(target: Path) -> Image:
