@@ -1,8 +1,8 @@
 """Commands through virtio-serial ports: the fastest channel, served in the guest by ``assets/shell``.
 
 One port each for control, standard output and standard error, so nothing is captured or encoded in the guest
-and a command costs it one fork. The ports are drained all the time: a guest whose port is not read spins in
-its kernel.
+and a command costs it one fork. The ports have no common order, so each stream ends with a mark that no
+command can know. They are drained all the time: a process whose port is not read stands still.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from pytest_kvm.channels.base import timed_out
@@ -41,10 +42,12 @@ class PortShell:
         self._partial = b""
         self._out, self._err = bytearray(), bytearray()
         self._status: int | None = None
+        self._mark = b""
+        self._open_ports = len(self._sockets)
         self._ready = self._killed = self._busy = self._gone = self._closed = False
         loop.drain(control, self._heard)
-        loop.drain(stdout, self._out.extend)
-        loop.drain(stderr, self._err.extend)
+        loop.drain(stdout, lambda data: self._printed(self._out, data))
+        loop.drain(stderr, lambda data: self._printed(self._err, data))
 
     def wait_ready(self, timeout: float) -> None:
         """Wait for the guest's "ready"; see :class:`~pytest_kvm.channels.base.CommandChannel`."""
@@ -60,15 +63,15 @@ class PortShell:
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run one command; see :class:`~pytest_kvm.channels.base.CommandChannel`."""
-        script = shell_text(command, env).encode()
-        header = b"%d %d\n" % (script.count(b"\n") + 1, len(input))
+        script, mark = shell_text(command, env).encode(), token_hex(8).encode()
+        header = b"%d %d %s\n" % (script.count(b"\n") + 1, len(input), mark)
         deadline = time.monotonic() + timeout
         with self._turn:
             if self._gone:
                 raise ConnectionError("the guest is gone")
             if self._busy:
                 raise CommandTimeout("an earlier command hangs in the guest and could not be killed")
-            self._busy, self._status, self._killed = True, None, False
+            self._busy, self._status, self._killed, self._mark = True, None, False, mark + b"\n"
             # What a background process of an earlier command printed meanwhile is nobody's.
             self._out.clear()
             self._err.clear()
@@ -76,7 +79,7 @@ class PortShell:
                 self._loop.send(self._control, header + script + b"\n", timeout)
                 if input:
                     self._loop.send(self._stdout, input, max(0.0, deadline - time.monotonic()))
-                ended = self._wait(lambda: self._status is not None, deadline - time.monotonic())
+                ended = self._wait(self._has_ended, deadline - time.monotonic())
             except TimeoutError:
                 ended = False
             except ConnectionError:
@@ -88,10 +91,16 @@ class PortShell:
             if not ended:
                 self._kill(_KILL_GRACE)
                 outcome = "could not be killed: the guest hangs" if self._busy else "was killed"
-                printed, complained = readable(bytes(self._out)), readable(bytes(self._err))
+                printed, complained = (
+                    readable(self._before_mark(self._out)),
+                    readable(self._before_mark(self._err)),
+                )
                 raise timed_out(command, timeout, outcome, stdout=printed, stderr=complained)
             self._busy = False
-            return make_result(command, self._status or 0, bytes(self._out), bytes(self._err))
+            out, err = self._before_mark(self._out), self._before_mark(self._err)
+            self._out.clear()
+            self._err.clear()
+            return make_result(command, self._status or 0, out, err)
 
     def restarted(self) -> None:
         """Wait for another "ready"; see :class:`~pytest_kvm.channels.base.CommandChannel`."""
@@ -112,7 +121,7 @@ class PortShell:
         """
         with suppress(TimeoutError):
             self._loop.send(self._stderr, b"kill\n", grace)
-            self._busy = not self._wait(lambda: self._killed and self._status is not None, grace)
+            self._busy = not self._wait(lambda: self._killed and self._has_ended(), grace)
 
     def _wait(self, condition: Callable[[], bool], timeout: float) -> bool:
         with self._arrived:
@@ -124,12 +133,8 @@ class PortShell:
     def _heard(self, data: bytes) -> None:
         """Take what the guest says on its control port; runs on the loop thread."""
         *lines, self._partial = (self._partial + data).split(b"\n")
-        if any(line.startswith(b"exit ") for line in lines):
-            # The guest wrote its output before, so it is in the sockets, though perhaps not yet read.
-            self._out.extend(_read_available(self._stdout))
-            self._err.extend(_read_available(self._stderr))
         with self._arrived:
-            self._gone = self._gone or not data
+            self._count_ends(data)
             for line in lines:
                 self._ready = self._ready or line == b"ready"
                 self._killed = self._killed or line == b"killed"
@@ -137,12 +142,21 @@ class PortShell:
                     self._status = int(line[5:])
             self._arrived.notify_all()
 
+    def _printed(self, stream: bytearray, data: bytes) -> None:
+        """Take what a command prints; runs on the loop thread."""
+        with self._arrived:
+            stream.extend(data)
+            self._count_ends(data)
+            if self._status is not None or self._gone:
+                self._arrived.notify_all()
 
-def _read_available(sock: socket.socket) -> bytes:
-    data = bytearray()
-    try:
-        while piece := sock.recv(1 << 16):
-            data += piece
-    except OSError:
-        pass  # nothing more now; an end is seen by the control port too
-    return bytes(data)
+    def _count_ends(self, data: bytes) -> None:
+        """Know that the guest is gone once every port has ended: until then output may be under way."""
+        self._open_ports -= not data
+        self._gone = self._gone or self._open_ports == 0
+
+    def _has_ended(self) -> bool:
+        return self._status is not None and self._mark in self._out and self._mark in self._err
+
+    def _before_mark(self, stream: bytearray) -> bytes:
+        return bytes(stream.partition(self._mark)[0])

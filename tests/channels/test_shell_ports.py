@@ -32,6 +32,7 @@ class FakeGuest:
         self.answer = answer
         self.scripts: list[str] = []
         self.kills = 0
+        self.mark = b""
         self.dies_on_kill = True
         self._killed = threading.Event()
         self._threads = [threading.Thread(target=self._serve), threading.Thread(target=self._listen_for_kill)]
@@ -46,6 +47,12 @@ class FakeGuest:
         self._killed.wait(10)
         self._killed.clear()
         return 137
+
+    def finish(self, status: int) -> None:
+        """Say that the command has ended: on the control port first, which is the harder case."""
+        self.say(f"exit {status}")
+        self.stdout.sendall(self.mark + b"\n")
+        self.stderr.sendall(self.mark + b"\n")
 
     def hang_up(self) -> None:
         for sock in (self.control, self.stdout, self.stderr):
@@ -65,12 +72,13 @@ class FakeGuest:
         with self.control.makefile("rb") as control, self.stdout.makefile("rb") as stdin, suppress(OSError):
             self.say("ready")
             for header in control:
-                lines, size = map(int, header.split())
+                *numbers, self.mark = header.split()
+                lines, size = map(int, numbers)
                 script = "".join(control.readline().decode() for _ in range(lines))
                 self.scripts.append(script.removesuffix("\n"))
                 status = self.answer(self, script.removesuffix("\n"), stdin.read(size) if size else b"")
                 if status is not None:
-                    self.say(f"exit {status}")
+                    self.finish(status)
 
     def _listen_for_kill(self) -> None:
         with self.stderr.makefile("rb") as stderr, suppress(OSError):
@@ -172,25 +180,20 @@ def test_output_that_comes_with_the_exit_line_is_never_lost(connect: Connect) ->
         assert (result.returncode, result.stderr) == (7, "e" * 3000)
 
 
-class ControlFirst(LoopThread):
-    """Never gets round to reading the output before the control port."""
+def test_output_may_come_after_the_exit_line(connect: Connect) -> None:
+    """The result waits for the mark on both streams, however late that is."""
 
-    def drain(self, sock: socket.socket, received: Callable[[bytes], None]) -> None:
-        if getattr(received, "__name__", "") == "_heard":
-            super().drain(sock, received)
-        else:
-            sock.setblocking(False)
+    def late(guest: FakeGuest, script: str, data: bytes) -> None:
+        guest.say("exit 0")
+        for sock, text in ((guest.stderr, b"err"), (guest.stdout, b"out")):
+            time.sleep(0.05)
+            sock.sendall(text)
+            time.sleep(0.05)
+            sock.sendall(guest.mark + b"\n")
 
-
-def test_an_exit_line_that_is_read_first() -> None:
-    """Output that nobody has read yet when the exit line is seen is fetched then."""
-    loop, guest = ControlFirst("test"), FakeGuest(run_really)
-    channel = PortShell(loop, *guest.host_ends)
-    result = channel.run("echo out; echo err >&2", timeout=5)
-    assert (result.stdout, result.stderr) == ("out\n", "err\n")
-    channel.close()
-    guest.end()
-    loop.close()
+    _, channel = connect(late)
+    result = channel.run("true", timeout=5)
+    assert (result.stdout, result.stderr) == ("out", "err")
 
 
 def test_a_command_that_takes_too_long_is_killed(connect: Connect) -> None:
@@ -300,7 +303,7 @@ def test_an_answer_just_before_the_end_counts(connect: Connect) -> None:
 
     def answer_and_die(guest: FakeGuest, script: str, data: bytes) -> None:
         guest.stdout.sendall(b"bye\n")
-        guest.control.sendall(b"exit 0\n")
+        guest.finish(0)
         guest.hang_up()
 
     for _ in range(50):
