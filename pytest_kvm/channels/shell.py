@@ -42,7 +42,7 @@ class PortShell:
         self._partial = b""
         self._out, self._err = bytearray(), bytearray()
         self._status: int | None = None
-        self._mark = b""
+        self._mark = b"\n"
         self._open_ports = len(self._sockets)
         self._ready = self._killed = self._busy = self._gone = self._closed = False
         loop.drain(control, self._heard)
@@ -63,25 +63,14 @@ class PortShell:
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run one command; see :class:`~pytest_kvm.channels.base.CommandChannel`."""
-        script, mark = shell_text(command, env).encode(), token_hex(8).encode()
-        header = b"%d %d %s\n" % (script.count(b"\n") + 1, len(input), mark)
-        deadline = time.monotonic() + timeout
+        script = shell_text(command, env).encode()
         with self._turn:
             if self._gone:
                 raise ConnectionError("the guest is gone")
             if self._busy:
                 raise CommandTimeout("an earlier command hangs in the guest and could not be killed")
-            self._busy, self._status, self._killed, self._mark = True, None, False, mark + b"\n"
-            # What a background process of an earlier command printed meanwhile is nobody's.
-            self._out.clear()
-            self._err.clear()
             try:
-                self._loop.send(self._control, header + script + b"\n", timeout)
-                if input:
-                    self._loop.send(self._stdout, input, max(0.0, deadline - time.monotonic()))
-                ended = self._wait(self._has_ended, deadline - time.monotonic())
-            except TimeoutError:
-                ended = False
+                ended = self._submit(script, input, time.monotonic() + timeout)
             except ConnectionError:
                 self._gone = True
                 raise
@@ -91,16 +80,24 @@ class PortShell:
             if not ended:
                 self._kill(_KILL_GRACE)
                 outcome = "could not be killed: the guest hangs" if self._busy else "was killed"
-                printed, complained = (
-                    readable(self._before_mark(self._out)),
-                    readable(self._before_mark(self._err)),
-                )
+                printed, complained = map(readable, self._take_output())
                 raise timed_out(command, timeout, outcome, stdout=printed, stderr=complained)
             self._busy = False
-            out, err = self._before_mark(self._out), self._before_mark(self._err)
-            self._out.clear()
-            self._err.clear()
-            return make_result(command, self._status or 0, out, err)
+            return make_result(command, self._status or 0, *self._take_output())
+
+    def _submit(self, script: bytes, data: bytes, deadline: float) -> bool:
+        """Hand the guest a command and wait for its end; tell whether it came in time."""
+        mark = token_hex(8).encode()
+        self._busy, self._status, self._killed, self._mark = True, None, False, mark + b"\n"
+        self._take_output()  # what a background process printed meanwhile is nobody's
+        header = b"%d %d %s\n" % (script.count(b"\n") + 1, len(data), mark)
+        try:
+            self._loop.send(self._control, header + script + b"\n", deadline - time.monotonic())
+            if data:
+                self._loop.send(self._stdout, data, max(0.0, deadline - time.monotonic()))
+            return self._wait(self._has_ended, deadline - time.monotonic())
+        except TimeoutError:
+            return False
 
     def restarted(self) -> None:
         """Wait for another "ready"; see :class:`~pytest_kvm.channels.base.CommandChannel`."""
@@ -158,5 +155,10 @@ class PortShell:
     def _has_ended(self) -> bool:
         return self._status is not None and self._mark in self._out and self._mark in self._err
 
-    def _before_mark(self, stream: bytearray) -> bytes:
-        return bytes(stream.partition(self._mark)[0])
+    def _take_output(self) -> tuple[bytes, bytes]:
+        """Return what came on both streams before their marks, and forget it all."""
+        with self._arrived:
+            out, err = (bytes(stream.partition(self._mark)[0]) for stream in (self._out, self._err))
+            self._out.clear()
+            self._err.clear()
+            return out, err
