@@ -248,8 +248,7 @@ def _mmdebstrap(work: Path) -> list[str]:
     )
     conf = "/etc/apt/apt.conf.d/00build-host"
     return [
-        # As root it mounts in the namespace it is given: in one of its own nothing stays mounted
-        *(() if os.geteuid() else ("unshare", "--mount", "--")),
+        *_own_mounts(),
         "mmdebstrap",
         f"--mode={'unshare' if os.geteuid() else 'root'}",
         "--verbose",
@@ -332,6 +331,19 @@ def _ask(*argv: str) -> str:
 
 def _as_root() -> tuple[str, ...]:
     return _AS_ROOT if os.geteuid() else ()
+
+
+def _own_mounts() -> tuple[str, ...]:
+    """Give root's mmdebstrap a mount namespace of its own, where nothing stays mounted when it is ended.
+
+    A plain chroot, whose root is no mount point, cannot have one; there mmdebstrap tidies up by itself.
+    """
+    alone = ("unshare", "--mount", "--")
+    works = (
+        os.geteuid() == 0
+        and subprocess.run([*alone, "true"], check=False, capture_output=True).returncode == 0
+    )
+    return alone if works else ()
 
 
 def _has_namespace() -> bool:
