@@ -166,8 +166,7 @@ class Guest(Remote):
         self.config, self._state = config, State.BOOTING
         began = time.monotonic()
         try:
-            kit = {"qemu": qemu, "accel": self.accel, "keys": keys(self._cache), "cache": self._cache}
-            self._launch = Launch(config, self.image, **kit)  # type: ignore[arg-type]
+            self._launch = Launch(config, self.image, qemu, self.accel, keys(self._cache), self._cache)
             self._launch.console.timeout = _CONSOLE_TIMEOUT * self._scale
             _ = self._launch.qmp
             self._await_ready()
@@ -371,6 +370,7 @@ class Guest(Remote):
         except TimeoutError as error:
             slow = "" if self.accel == "kvm" else f" (under TCG: {self.accel_reason})"
             message = f'guest "{self.name}" was not ready within {timeout:g} s{slow}: {error}'
+            message += self.image.hint
             raise with_console(BootTimeout(message), self.console.tail()) from error
 
     def _ssh_login(self) -> SshLogin:

@@ -45,7 +45,7 @@ class Launch:
     """
 
     def __init__(
-        self, config: GuestConfig, image: Image, *, qemu: Qemu, accel: str, keys: Keys, cache: Path
+        self, config: GuestConfig, image: Image, qemu: Qemu, accel: str, keys: Keys, cache: Path
     ) -> None:
         """Start QEMU; the guest is on its way when this returns.
 

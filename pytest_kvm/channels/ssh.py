@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import select
 import shlex
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,12 +71,10 @@ def wait_for_banner(host: str, port: int, timeout: float) -> socket.socket:
         except OSError:
             time.sleep(_RETRY_PAUSE)
             continue
-        readable_now, _, _ = select.select([sock], [], [], min(left, _BANNER_PATIENCE))
-        try:
-            if readable_now and sock.recv(len(_BANNER), socket.MSG_PEEK) == _BANNER:
+        with suppress(OSError):  # silent, or refused by the guest: not yet
+            sock.settimeout(min(left, _BANNER_PATIENCE))
+            if sock.recv(len(_BANNER), socket.MSG_PEEK) == _BANNER:
                 return sock
-        except OSError:
-            pass  # refused by the guest: not yet
         sock.close()
         time.sleep(_RETRY_PAUSE)
     raise TimeoutError(f"no SSH server answered on {host}:{port} within {timeout:g} s")

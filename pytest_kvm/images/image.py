@@ -51,6 +51,14 @@ class Image:
     provision: str | None = None
     boot_timeout: float = 60.0
 
+    @property
+    def hint(self) -> str:
+        """What to think of when it does not become ready."""
+        if self.provision != "cloud-init" or "shell" not in self.channels:
+            return ""
+        declaration = "NAME = disk=PATH,channels=ssh,provision="
+        return f"; cloud-init brings it, an image without is declared in kvm_images: {declaration}"
+
 
 class ImageSource(Protocol):
     """What the entry-point group ``pytest_kvm.images`` holds besides plain :class:`Image` objects."""

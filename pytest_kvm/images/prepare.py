@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 # Closed by default: a test that reaches the network depends on it. "user" alone opens it.
 _CLOSED_NETWORK = NetDev(backend="user", options={"restrict": "on"})
 _FW_CFG = "opt/org.pytest-kvm"
-_OWN_IDS = {"qmp", "console", "seed", "ports", "rng0", "balloon0", "pvpanic0"}
+_OWN_IDS = {
+    "qmp",
+    "console",
+    "seed",
+    "ports",
+    "port0",
+    "port1",
+    "port2",
+    "port3",
+    "rng0",
+    "balloon0",
+    "pvpanic0",
+}
 _Device = TypeVar("_Device", Drive, NetDev, Serial)
 
 

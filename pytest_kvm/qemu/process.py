@@ -109,10 +109,11 @@ class Process:
 
     def _read_until(self, condition: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
+        poll = select.poll()  # select() knows no descriptor beyond 1023
         with self._reading:
             while not condition() and self._control.fileno() >= 0:
-                left = max(0.0, deadline - time.monotonic())
-                if not select.select([self._control], [], [], left)[0]:
+                poll.register(self._control, select.POLLIN)
+                if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
                     return
                 try:
                     data = self._control.recv(4096)
