@@ -10,7 +10,7 @@ import pytest
 from pytest_kvm.plugin.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/guide.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/options.md"]
 _BLOCK = re.compile(r"^```(?:python|ini)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
