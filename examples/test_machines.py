@@ -84,4 +84,6 @@ def test_without_pytest(kvm_image):
     """The same guest in a plain script or at the prompt."""
     with Guest(GuestConfig(name="plain", image=kvm_image, memory="512M")) as guest:
         assert guest.run(["hostname"]).stdout == "plain\n"
-    assert not Path(f"/proc/{guest.config.name}").exists()
+        process = Path(f"/proc/{guest.pid}")
+        assert process.exists()
+    assert not process.exists()

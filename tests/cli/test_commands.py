@@ -44,9 +44,8 @@ def test_list_shows_what_is_built(capsys: pytest.CaptureFixture[str]) -> None:
     assert " MiB  Linux with busybox" in lines["tiny"]
 
 
-def test_tiny_fits_its_size(tmp_path: Path) -> None:
+def test_tiny_fits_its_size() -> None:
     """Tiny takes at most 40 MB on disk."""
-    del tmp_path
     TINY.image(cache.directory(), print)
     files = list(TINY.directory(cache.directory()).iterdir())
     assert sum(path.stat().st_blocks * 512 for path in files) < 40_000_000
